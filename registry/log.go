@@ -1,0 +1,82 @@
+package registry
+
+import (
+	"context"
+	"time"
+)
+
+// Log is what a Mirror follows. redisstore implements it over Redis, and
+// registrytest in memory with faults to order.
+type Log interface {
+	// Snapshot streams every record to put, in no order, and returns the head as
+	// it was before the first record was read. The records may be newer than that
+	// head, never older; replaying the log from it makes them whole. put must not
+	// keep r.Data.
+	Snapshot(ctx context.Context, put func(*Record) error) (Head, error)
+
+	// Follow records that the sidecar holds ack.Revision (this *is* the
+	// acknowledgement) and returns the changes after it, oldest first, in one
+	// atomic step. At most max changes are returned; Poll.Head tells whether there
+	// are more. ErrTrimmed when the log no longer reaches back to ack.Revision.
+	Follow(ctx context.Context, ack Ack, max int) (Poll, error)
+
+	// Leave takes the sidecar off the roll: it has stopped serving.
+	Leave(ctx context.Context, id string) error
+
+	// Wake returns a channel that gets a value, never blocking the sender, soon
+	// after the log grew. Wake-ups may be lost; polling heals that.
+	Wake(ctx context.Context) <-chan struct{}
+}
+
+// Ack is what a follower says of itself at each poll.
+type Ack struct {
+	ID          string        // of the sidecar, stable over restarts
+	Incarnation string        // random, one per process
+	Revision    Revision      // held and served by now; 0 when not loaded
+	Digest      Digest        // of the View held
+	Short, Long time.Duration // the serving leases it was configured with, for risk ratings 3–4 and 1–2
+	Observer    bool          // follows but serves no traffic (a control plane): kept off the roll
+}
+
+// Poll is the answer to Follow.
+type Poll struct {
+	Head    Head
+	Changes []Change
+}
+
+// Ledger is where Register commits.
+type Ledger interface {
+	// Commit appends one change whose Revision is base+1 and writes its records
+	// in one atomic step. ErrFenced when fence is not the present epoch, ErrConflict
+	// when the head is not base; ErrNotDurable when committed on fewer replicas
+	// than asked for; ErrUncertain when the outcome is unknown.
+	Commit(ctx context.Context, fence Epoch, base Revision, c *Change, head *Head) error
+
+	// Lead makes this control plane the writer: it raises and returns the epoch,
+	// unless another writer's claim, renewed within ttl, still stands (ErrFenced).
+	// A holder of the epoch it names in have renews it instead.
+	Lead(ctx context.Context, holder string, have Epoch, ttl time.Duration) (Epoch, error)
+
+	// Replayed looks up the stored answer of an Idempotency-Key; nil when new.
+	Replayed(ctx context.Context, key string) ([]byte, error)
+	// Remember stores the answer for an Idempotency-Key for a day.
+	Remember(ctx context.Context, key string, answer []byte) error
+
+	// Roll lists the sidecars with what each last acknowledged, and the store's
+	// own time at which it did.
+	Roll(ctx context.Context) ([]Member, Time, error)
+
+	// Changes reads the log after a revision, oldest first, for the audit and for listings.
+	Changes(ctx context.Context, after Revision, max int) ([]Change, error)
+}
+
+// Member is one sidecar on the roll.
+type Member struct {
+	ID          string        `json:"id"`
+	Incarnation string        `json:"incarnation"`
+	Revision    Revision      `json:"revision"`
+	Digest      Digest        `json:"digest"`
+	Short       time.Duration `json:"short_ns"`
+	Long        time.Duration `json:"long_ns"`
+	PolledAt    Time          `json:"polled_at"` // by the store's clock
+}
