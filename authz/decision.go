@@ -1,0 +1,43 @@
+package authz
+
+import (
+	"time"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// DecisionID names one decision: 26 characters of Crockford base32, of which
+// the first ten are the time in milliseconds (a ULID), so that a record can be
+// found by its ID alone.
+type DecisionID [26]byte
+
+func (id DecisionID) String() string { return string(id[:]) }
+
+// Decision is the answer to one Request. It is a value the caller provides and
+// reuses; pointers in it go into the immutable View it was decided on.
+type Decision struct {
+	ID       DecisionID
+	At       time.Time
+	Reason   Reason // OK allows; everything else denies
+	Revision registry.Revision
+
+	// Who was found, as far as the decision came.
+	App         *registry.ClientApp
+	Product     *registry.Product
+	Service     *registry.Service
+	Suspension  *registry.Suspension // that decided, or that Bypassed did not
+	Holder      registry.ABN
+	ClientABN   registry.ABN
+	SSID        string // as verified; points into the token cache or the View
+	Version     string // as registered; "" when the caller did not say
+	Environment registry.Environment
+	Match       registry.Match
+	// SubjectHash is the keyed hash of the person or client the call concerns;
+	// zero when the service does not say where to find one, or nothing was there.
+	SubjectHash [16]byte
+
+	RetryAfter time.Duration // for 429 and 503
+}
+
+// Allowed tells whether the call may pass.
+func (d *Decision) Allowed() bool { return d.Reason == OK }
