@@ -1,0 +1,91 @@
+package authz
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestPointerReadsOneMember(t *testing.T) {
+	for name, c := range map[string]struct {
+		body, ptr, id string
+		ok            bool
+	}{
+		"string":              {`{"tfn":"220115957"}`, "/tfn", "220115957", true},
+		"number":              {`{"tfn":220115957}`, "/tfn", "220115957", true},
+		"nested":              {`{"a":{"tfn":"1"},"tfn":"2"}`, "/a/tfn", "1", true},
+		"outer, not inner":    {`{"a":{"tfn":"1"},"tfn":"2"}`, "/tfn", "2", true},
+		"absent":              {`{"x":[{"tfn":"1"}]}`, "/tfn", "", true},
+		"empty body":          {"", "/tfn", "", true},
+		"twice":               {`{"tfn":"1","tfn":"2"}`, "/tfn", "", false},
+		"twice by escape":     {`{"tfn":"1","\u0074fn":"2"}`, "/tfn", "", false},
+		"twice by case":       {`{"tfn":"1","TFN":"2"}`, "/tfn", "", false},
+		"parent twice":        {`{"a":{"tfn":"1"},"a":{}}`, "/a/tfn", "", false},
+		"NUL member":          {`{"x":{"\u0000":"9"}}`, "/tfn", "", true},
+		"no JSON":             {`tfn=1`, "/tfn", "", false},
+		"two values":          {`{"tfn":"1"}{"tfn":"2"}`, "/tfn", "", false},
+		"object where scalar": {`{"tfn":{"x":"1"}}`, "/tfn", "", true},
+		"null":                {`{"tfn":null}`, "/tfn", "", true},
+		"deep":                {strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000), "/tfn", "", true},
+	} {
+		id, ok := pointer([]byte(c.body), c.ptr)
+		if id != c.id || ok != c.ok {
+			t.Errorf("%s: got %q %v, want %q %v", name, id, ok, c.id, c.ok)
+		}
+	}
+}
+
+// FuzzPointer: whatever is found is what encoding/json finds, and two members
+// of one name are never silently one.
+func FuzzPointer(f *testing.F) {
+	f.Add([]byte(`{"tfn":"220115957","x":[1,{"tfn":2}]}`))
+	f.Add([]byte(`{"tfn":1,"tfn":2}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		id, ok := pointer(body, "/tfn")
+		if !ok || id == "" {
+			return
+		}
+		var ref map[string]any
+		dec := json.NewDecoder(strings.NewReader(string(body)))
+		dec.UseNumber()
+		if err := dec.Decode(&ref); err != nil {
+			t.Fatalf("found %q in what is no JSON object: %v", id, err)
+		}
+		switch v := ref["tfn"].(type) {
+		case string:
+			if v != id {
+				t.Fatalf("found %q, encoding/json %q", id, v)
+			}
+		case json.Number:
+			if v.String() != id {
+				t.Fatalf("found %q, encoding/json %q", id, v)
+			}
+		default:
+			t.Fatalf("found %q where encoding/json finds %v", id, v)
+		}
+	})
+}
+
+func TestSubjectHashSeparatesKindsAndIgnoresSpaces(t *testing.T) {
+	h, err := NewSubjectHasher([]byte(strings.Repeat("k", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Sum("abn", "56 000 001 313") != h.Sum("abn", "56000001313") {
+		t.Error("spaces change the hash")
+	}
+	if h.Sum("abn", "56000001313") == h.Sum("tfn", "56000001313") {
+		t.Error("the kind does not count")
+	}
+	other, _ := NewSubjectHasher([]byte(strings.Repeat("j", 32)))
+	if h.Sum("abn", "1") == other.Sum("abn", "1") {
+		t.Error("the key does not count")
+	}
+	if _, err := NewSubjectHasher(make([]byte, 31)); err == nil {
+		t.Error("a short key is accepted")
+	}
+	id := strings.Repeat("1", 11)
+	if n := testing.AllocsPerRun(100, func() { h.Sum("abn", id) }); n != 0 {
+		t.Errorf("%v allocations a hash", n)
+	}
+}
