@@ -1,0 +1,313 @@
+package extauthz
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/dspgate/dspgate/authz"
+)
+
+// MetadataNamespace is where Envoy keeps the dynamic metadata of an answer, and
+// MetadataDecisionID, MetadataReason and MetadataRevision are its keys, all
+// strings: they join the access log to the decision record.
+const (
+	MetadataNamespace  = "envoy.filters.http.ext_authz"
+	MetadataDecisionID = "decision_id"
+	MetadataReason     = "reason"
+	MetadataRevision   = "revision"
+)
+
+// The headers set for the upstream.
+const (
+	HeaderDecisionID     = "x-dsp-decision-id"
+	HeaderABN            = "x-dsp-abn"
+	HeaderProductID      = "x-dsp-product-id"
+	HeaderProductVersion = "x-dsp-product-version"
+	HeaderSoftwareID     = "x-dsp-software-id"
+	HeaderClientABN      = "x-dsp-client-abn"
+	HeaderService        = "x-dsp-service"
+	HeaderEnvironment    = "x-dsp-environment"
+	HeaderRevision       = "x-dsp-revision"
+)
+
+// UpstreamHeaders lists the headers that only the sidecar may set: removed when
+// a client sends them, so that there is one list for Envoy's configuration and
+// for the answers.
+func UpstreamHeaders() []string {
+	return []string{
+		HeaderDecisionID, HeaderABN, HeaderProductID, HeaderProductVersion, HeaderSoftwareID,
+		HeaderClientABN, HeaderService, HeaderEnvironment, HeaderRevision,
+	}
+}
+
+// RequestHeaders lists the headers Check reads: all that Envoy needs to send
+// (allowed_headers). Method, path, host and scheme come by themselves.
+func RequestHeaders() []string {
+	return []string{
+		hdrAuthorization, hdrHost, hdrContentType, hdrRequestID,
+		hdrProductID, hdrProductVersion, hdrSoftwareID,
+	}
+}
+
+// Field numbers of envoy.service.auth.v3.CheckResponse and what is in it.
+const (
+	respStatus, respDenied, respOK, respMetadata = 1, 2, 3, 4
+	statusCode                                   = 1
+	okHeaders, okRemove                          = 2, 5
+	deniedStatus, deniedHeaders, deniedBody      = 1, 2, 3
+	optHeader, optAction                         = 1, 3
+	headerKey, headerValue                       = 1, 2
+	structFields, entryKey, entryValue           = 1, 1, 2
+	valueString                                  = 3
+
+	overwriteIfExistsOrAdd = 2
+)
+
+// encoder writes answers. Everything that does not change from call to call is
+// made once.
+type encoder struct {
+	forwardAuthorization bool
+	denied               [authz.NReasons]deniedParts
+}
+
+// deniedParts are the constant pieces of a denial for one reason.
+type deniedParts struct {
+	status     []byte // DeniedHttpResponse.status
+	headers    []byte // DeniedHttpResponse.headers that never change
+	grpc       []byte // the further headers for gRPC callers
+	bodyStart  string // up to the decision ID in instance
+	bodyMiddle string // up to the decision ID in errors
+	bodyEnd    string
+	retry      bool
+}
+
+func newEncoder(o Options) (*encoder, error) {
+	if o.ProblemBase == "" {
+		o.ProblemBase = DefaultProblemBase
+	}
+	if o.Realm == "" {
+		o.Realm = "dspgate"
+	}
+	if !plain(o.ProblemBase) || !strings.HasSuffix(o.ProblemBase, "/") {
+		return nil, errors.New("extauthz: problem base must be printable ASCII without quotes and end in /")
+	}
+	if !plain(o.Realm) {
+		return nil, errors.New("extauthz: realm must be printable ASCII without quotes")
+	}
+	e := &encoder{forwardAuthorization: o.ForwardAuthorization}
+	for r := range authz.NReasons {
+		e.denied[r] = newDenied(r, o)
+	}
+	return e, nil
+}
+
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+func newDenied(r authz.Reason, o Options) deniedParts {
+	st := r.Status()
+	d := deniedParts{retry: st == 429 || st == 503}
+	code := protowire.AppendTag(nil, 1, protowire.VarintType)
+	code = protowire.AppendVarint(code, uint64(st))
+	d.status = protowire.AppendBytes(protowire.AppendTag(nil, deniedStatus, protowire.BytesType), code)
+
+	d.headers = appendHeader(d.headers, deniedHeaders, "content-type", "application/problem+json")
+	d.headers = appendHeader(d.headers, deniedHeaders, "cache-control", "no-store")
+	if st == 401 {
+		d.headers = appendHeader(d.headers, deniedHeaders, "www-authenticate", challenge(r, o.Realm))
+	}
+	// Envoy makes a gRPC status out of the HTTP status by itself, and a bare
+	// UNAVAILABLE out of 429: say which it is.
+	d.grpc = appendHeader(nil, deniedHeaders, "grpc-status", strconv.Itoa(r.GRPCStatus()))
+
+	detail := jsonString(r.Detail())
+	d.bodyStart = fmt.Sprintf(`{"type":%s,"title":%s,"status":%d,"detail":%s,"instance":"/decisions/`,
+		jsonString(o.ProblemBase+r.String()), jsonString(r.Title()), st, detail)
+	d.bodyMiddle = `","errors":[{"id":"`
+	d.bodyEnd = fmt.Sprintf(`","code":%s,"detail":%s}]}`, jsonString(r.String()), detail)
+	return d
+}
+
+// challenge is RFC 6750 §3: no error code when the request had no token at all.
+func challenge(r authz.Reason, realm string) string {
+	if r == authz.TokenMissing {
+		return `Bearer realm="` + realm + `"`
+	}
+	desc := strings.NewReplacer(`"`, "'", `\`, "").Replace(r.Detail())
+	return `Bearer realm="` + realm + `", error="invalid_token", error_description="` + desc + `"`
+}
+
+func jsonString(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic("extauthz: a string does not marshal")
+	}
+	return string(b)
+}
+
+// append writes the CheckResponse of a decision.
+func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte {
+	var rev [20]byte
+	revision := strconv.AppendUint(rev[:0], uint64(dec.Revision), 10)
+	if dec.Allowed() {
+		b = protowire.AppendTag(b, respStatus, protowire.BytesType)
+		b = append(b, 0) // google.rpc.Status{}: code OK
+		b = e.appendOK(b, dec, revision)
+	} else {
+		b = e.appendDenied(b, r, dec)
+	}
+	b, at := open(b, respMetadata)
+	b = appendMetadata(b, MetadataDecisionID, dec.ID[:])
+	b = appendMetadata(b, MetadataReason, dec.Reason.String())
+	b = appendMetadata(b, MetadataRevision, revision)
+	return closed(b, at)
+}
+
+func (e *encoder) appendOK(b []byte, dec *authz.Decision, revision []byte) []byte {
+	b, at := open(b, respOK)
+	var abn, client [11]byte
+	holder, _ := dec.Holder.AppendText(abn[:0])
+	onBehalf, _ := dec.ClientABN.AppendText(client[:0])
+	var product, service string
+	if dec.Product != nil {
+		product = dec.Product.ID
+	}
+	if dec.Service != nil {
+		service = dec.Service.Key
+	}
+	b = appendHeader(b, okHeaders, HeaderDecisionID, dec.ID[:])
+	b = appendHeaderSome(b, HeaderABN, holder)
+	b = appendHeaderSome(b, HeaderProductID, product)
+	b = appendHeaderSome(b, HeaderProductVersion, dec.Version)
+	b = appendHeaderSome(b, HeaderSoftwareID, dec.SSID)
+	b = appendHeaderSome(b, HeaderClientABN, onBehalf)
+	b = appendHeaderSome(b, HeaderService, service)
+	b = appendHeaderSome(b, HeaderEnvironment, dec.Environment.String())
+	b = appendHeader(b, okHeaders, HeaderRevision, revision)
+
+	// Whatever is not set must not be there: a client's own copy would be
+	// believed upstream.
+	b = appendRemoveNone(b, HeaderABN, len(holder))
+	b = appendRemoveNone(b, HeaderProductID, len(product))
+	b = appendRemoveNone(b, HeaderProductVersion, len(dec.Version))
+	b = appendRemoveNone(b, HeaderSoftwareID, len(dec.SSID))
+	b = appendRemoveNone(b, HeaderClientABN, len(onBehalf))
+	b = appendRemoveNone(b, HeaderService, len(service))
+	b = appendRemoveNone(b, HeaderEnvironment, len(dec.Environment.String()))
+	if !e.forwardAuthorization {
+		b = appendRemoveNone(b, hdrAuthorization, 0)
+	}
+	b = appendRemoveNone(b, hdrProductID, 0)
+	b = appendRemoveNone(b, hdrProductVersion, 0)
+	b = appendRemoveNone(b, hdrSoftwareID, 0)
+	return closed(b, at)
+}
+
+func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) []byte {
+	d := &e.denied[dec.Reason]
+	b = protowire.AppendTag(b, respStatus, protowire.BytesType)
+	b = append(b, 2)
+	b = protowire.AppendTag(b, statusCode, protowire.VarintType)
+	b = append(b, byte(dec.Reason.GRPCStatus()))
+
+	b, at := open(b, respDenied)
+	b = append(b, d.status...)
+	b = append(b, d.headers...)
+	if d.retry {
+		var buf [20]byte
+		b = appendHeader(b, deniedHeaders, "retry-after", strconv.AppendInt(buf[:0], retrySeconds(dec.RetryAfter), 10))
+	}
+	if r.GRPC {
+		b = append(b, d.grpc...)
+		b = protowire.AppendTag(b, deniedBody, protowire.BytesType)
+		b = protowire.AppendString(b, dec.Reason.String())
+		return closed(b, at)
+	}
+	b = protowire.AppendTag(b, deniedBody, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(len(d.bodyStart)+len(d.bodyMiddle)+len(d.bodyEnd)+2*len(dec.ID)))
+	b = append(b, d.bodyStart...)
+	b = append(b, dec.ID[:]...)
+	b = append(b, d.bodyMiddle...)
+	b = append(b, dec.ID[:]...)
+	b = append(b, d.bodyEnd...)
+	return closed(b, at)
+}
+
+// retrySeconds rounds up: a caller that comes back early is refused again.
+func retrySeconds(d time.Duration) int64 {
+	return max(1, int64((d+time.Second-1)/time.Second))
+}
+
+func appendHeaderSome[V string | []byte](b []byte, name string, v V) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return appendHeader(b, okHeaders, name, v)
+}
+
+// appendHeader writes a HeaderValueOption that replaces what the client sent.
+func appendHeader[V string | []byte](b []byte, field protowire.Number, name string, v V) []byte {
+	inner := 1 + protowire.SizeBytes(len(name)) + 1 + protowire.SizeBytes(len(v))
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(inner)+2))
+	b = protowire.AppendTag(b, optHeader, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(inner))
+	b = protowire.AppendTag(b, headerKey, protowire.BytesType)
+	b = protowire.AppendString(b, name)
+	b = protowire.AppendTag(b, headerValue, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(len(v)))
+	b = append(b, v...)
+	b = protowire.AppendTag(b, optAction, protowire.VarintType)
+	return append(b, overwriteIfExistsOrAdd)
+}
+
+func appendRemoveNone(b []byte, name string, have int) []byte {
+	if have > 0 {
+		return b
+	}
+	b = protowire.AppendTag(b, okRemove, protowire.BytesType)
+	return protowire.AppendString(b, name)
+}
+
+// appendMetadata writes one entry of Struct.fields with a string value.
+func appendMetadata[V string | []byte](b []byte, key string, v V) []byte {
+	val := 1 + protowire.SizeBytes(len(v))
+	b = protowire.AppendTag(b, structFields, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(len(key))+1+protowire.SizeBytes(val)))
+	b = protowire.AppendTag(b, entryKey, protowire.BytesType)
+	b = protowire.AppendString(b, key)
+	b = protowire.AppendTag(b, entryValue, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(val))
+	b = protowire.AppendTag(b, valueString, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(len(v)))
+	return append(b, v...)
+}
+
+// open starts a message field whose length is not known yet, leaving three
+// bytes for it; closed fills them in. A varint of three bytes holds 2 MiB and
+// may have leading zero groups, which every decoder of protobuf accepts.
+func open(b []byte, field protowire.Number) ([]byte, int) {
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	return append(b, 0x80, 0x80, 0), len(b) + 3
+}
+
+func closed(b []byte, at int) []byte {
+	n := len(b) - at
+	if n >= 1<<21 {
+		panic("extauthz: an answer of 2 MiB")
+	}
+	b[at-3], b[at-2], b[at-1] = byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14)
+	return b
+}
