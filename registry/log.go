@@ -20,8 +20,10 @@ type Log interface {
 	// are more. ErrTrimmed when the log no longer reaches back to ack.Revision.
 	Follow(ctx context.Context, ack Ack, max int) (Poll, error)
 
-	// Leave takes the sidecar off the roll: it has stopped serving.
-	Leave(ctx context.Context, id string) error
+	// Leave takes one incarnation of a sidecar off the roll: it has stopped
+	// serving. The entry stays when another incarnation made it: a process that
+	// ends must not hide the one that replaced it.
+	Leave(ctx context.Context, id, incarnation string) error
 
 	// Wake returns a channel that gets a value, never blocking the sender, soon
 	// after the log grew. Wake-ups may be lost; polling heals that.
@@ -35,7 +37,7 @@ type Ack struct {
 	Revision    Revision      // held and served by now; 0 when not loaded
 	Digest      Digest        // of the View held
 	Short, Long time.Duration // the serving leases it was configured with, for risk ratings 3–4 and 1–2
-	Observer    bool          // follows but serves no traffic (a control plane): kept off the roll
+	Observer    bool          // follows but serves no traffic (a control plane), or loads and does not serve yet: the roll is left as it is
 }
 
 // Poll is the answer to Follow.
