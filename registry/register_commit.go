@@ -1,0 +1,204 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// gather takes, with one command, those that wait beside it, if the ledger can
+// commit several at once.
+func (r *Register) gather(first *command) []*command {
+	group := append(make([]*command, 0, 8), first)
+	if _, ok := r.ledger.(GroupLedger); !ok {
+		return group
+	}
+	for len(group) < groupCommandsMax {
+		select {
+		case c := <-r.commands:
+			group = append(group, c)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commitGroup plans each command on what the one before it left, and commits
+// all their changes in one step. Nobody is answered before that step is done:
+// even a refusal may rest on a change of the same group.
+func (r *Register) commitGroup(ctx context.Context, group []*command) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	var err error
+	for range conflictsMax {
+		var answers []answer
+		answers, err = r.tryGroup(ctx, group)
+		if answers != nil {
+			for i, c := range group {
+				c.answer <- answers[i]
+			}
+			return
+		}
+		if !errors.Is(err, ErrConflict) {
+			break
+		}
+	}
+	for _, c := range group {
+		c.answer <- answer{err: err}
+	}
+}
+
+// tryGroup returns an answer for each command; or none and the error of the
+// whole group, ErrConflict when it may be planned again.
+func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, error) {
+	base, err := r.View()
+	if err != nil {
+		return nil, err
+	}
+	epoch := Epoch(r.epoch.Load())
+	if epoch == 0 {
+		return nil, ErrFenced
+	}
+	answers, changes, tip := r.plan(base, epoch, group)
+	if len(changes) == 0 {
+		return answers, nil
+	}
+	head := Head{Revision: tip.Revision, Epoch: epoch, Records: tip.Records, Digest: tip.Digest}
+	head.MAC = r.sealer.Head(&head)
+
+	err = r.commit(ctx, epoch, base.Revision, changes, &head)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotDurable):
+		for i := range answers {
+			if answers[i].err == nil && answers[i].revision > base.Revision {
+				answers[i].err = err
+			}
+		}
+	case errors.Is(err, ErrRewound):
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case errors.Is(err, ErrConflict):
+		if cerr := r.catchUp(ctx, base.Revision+1); cerr != nil {
+			return nil, cerr
+		}
+		return nil, err
+	case errors.Is(err, ErrFenced):
+		r.epoch.CompareAndSwap(uint64(epoch), 0)
+		select {
+		case r.reclaim <- struct{}{}:
+		default:
+		}
+		return nil, err
+	default:
+		return nil, err
+	}
+	r.tip.Store(tip)
+	return answers, nil
+}
+
+// plan runs the commands one on top of the other.
+func (r *Register) plan(base *View, epoch Epoch, group []*command) (answers []answer, changes []*Change, tip *View) {
+	tip = base
+	now := At(r.cfg.Now())
+	answers = make([]answer, len(group))
+	for i, c := range group {
+		b := NewBuilder(tip, now)
+		t := &tx{view: &b.v, now: now, revision: tip.Revision + 1, b: b, sealer: r.sealer}
+		err := c.plan(t)
+		if err != nil {
+			answers[i].err = err
+			continue
+		}
+		if len(t.puts) > 0 {
+			next, err := b.View(t.revision, epoch)
+			if err != nil {
+				answers[i].err = err
+				continue
+			}
+			tip = next
+			change := &Change{
+				Revision: t.revision, Epoch: epoch, At: now, Actor: c.actor.Name, Command: c.name, Reason: c.reason,
+				Puts: t.puts, Digest: tip.Digest,
+			}
+			change.MAC = r.sealer.Change(change)
+			changes = append(changes, change)
+		}
+		answers[i] = answer{view: tip, id: t.id, revision: tip.Revision, existing: t.found != 0}
+		if t.found != 0 {
+			answers[i].revision = t.found
+		}
+	}
+	return answers, changes, tip
+}
+
+// commit writes the changes, and finds out what became of them when the store
+// goes silent: the same changes are offered again, which the base revision
+// lets happen at most once, until the store accepts them or shows what stands
+// in their place.
+func (r *Register) commit(ctx context.Context, epoch Epoch, base Revision, changes []*Change, head *Head) error {
+	pause := 5 * time.Millisecond
+	uncertain := false
+	for {
+		err := r.offer(ctx, epoch, base, changes, head)
+		switch {
+		case err == nil, errors.Is(err, ErrNotDurable):
+			return err
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrFenced) && uncertain:
+			ours, lerr := r.committed(ctx, changes)
+			if lerr == nil && ours {
+				return nil
+			}
+			if lerr == nil || !uncertain {
+				return err
+			}
+			err = fmt.Errorf("%w: %w", ErrUncertain, lerr)
+		case errors.Is(err, ErrUncertain):
+			uncertain = true
+		case !uncertain:
+			return err
+		}
+		r.cfg.Log.WarnContext(ctx, "commit outcome unknown, asking again", "revision", changes[0].Revision, "err", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUncertain, err)
+		case <-time.After(pause):
+			pause = min(2*pause, 500*time.Millisecond)
+		}
+	}
+}
+
+func (r *Register) offer(ctx context.Context, epoch Epoch, base Revision, changes []*Change, head *Head) error {
+	if len(changes) == 1 {
+		return r.ledger.Commit(ctx, epoch, base, changes[0], head)
+	}
+	return r.ledger.(GroupLedger).CommitGroup(ctx, epoch, base, changes, head)
+}
+
+// committed tells whether the log holds the first of the changes (a group is
+// written whole) at its revision.
+func (r *Register) committed(ctx context.Context, changes []*Change) (bool, error) {
+	got, err := r.ledger.Changes(ctx, changes[0].Revision-1, 1)
+	if err != nil {
+		return false, err
+	}
+	return len(got) == 1 && got[0].Revision == changes[0].Revision && got[0].MAC == changes[0].MAC, nil
+}
+
+// catchUp waits until the own mirror holds a revision.
+func (r *Register) catchUp(ctx context.Context, rev Revision) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	for {
+		changed := r.mirror.Changed()
+		if v, err := r.View(); err == nil && v.Revision >= rev {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: another control plane changed the register, and this one's mirror has not caught up", ErrUnavailable)
+		case <-changed:
+		}
+	}
+}

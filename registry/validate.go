@@ -1,0 +1,253 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds on what enters the register.
+const (
+	idBytesMax     = 64
+	nameBytesMax   = 200
+	reasonBytesMax = 500
+	recordBytesMax = 256 << 10
+	chainMax       = 16
+	versionsMax    = 1000
+	entitlesMax    = 500
+	namedMax       = 5 // clients of a PVT entitlement (domain model §7)
+)
+
+// Dates outside these are slips of the pen.
+var (
+	timeFirst = At(time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC))
+	timeLast  = At(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))
+)
+
+// checkID bounds an identifier: letters, digits and . _ : - @, 64 bytes. The
+// charset keeps it harmless in keys, paths, logs and spreadsheets.
+func checkID(pointer, id string) error {
+	if id == "" {
+		return Field(pointer, "must be given")
+	}
+	if len(id) > idBytesMax {
+		return Field(pointer, "has %d bytes; at most %d", len(id), idBytesMax)
+	}
+	for i := range len(id) {
+		if c := id[i]; !letterOrDigit(c) && !strings.ContainsRune("._:-@", rune(c)) {
+			return Field(pointer, "holds %q; use letters, digits and . _ : - @", rune(c))
+		}
+	}
+	if !letterOrDigit(id[0]) {
+		return Field(pointer, "starts with %q; start with a letter or a digit", rune(id[0]))
+	}
+	return nil
+}
+
+func letterOrDigit(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// checkText bounds a text for people: printable UTF-8, no control characters.
+func checkText(pointer, s string, bytesMax int, needed bool) error {
+	switch {
+	case strings.TrimSpace(s) == "":
+		if needed || s != "" {
+			return Field(pointer, "must be given")
+		}
+		return nil
+	case len(s) > bytesMax:
+		return Field(pointer, "has %d bytes; at most %d", len(s), bytesMax)
+	case !utf8.ValidString(s):
+		return Field(pointer, "is not valid UTF-8")
+	}
+	for _, c := range s {
+		if !unicode.IsPrint(c) {
+			return Field(pointer, "holds %q; only printable characters", c)
+		}
+	}
+	return nil
+}
+
+// checkReason is checkText for text that people write freely and that is kept
+// for good: it must hold no tax file number.
+func checkReason(pointer, s string, needed bool) error {
+	if err := checkText(pointer, s, reasonBytesMax, needed); err != nil {
+		return err
+	}
+	if holdsTFN(s) {
+		return Field(pointer, "holds what looks like a tax file number; leave it out")
+	}
+	return nil
+}
+
+func checkABN(pointer string, abn ABN) error {
+	if abn == 0 {
+		return Field(pointer, "must be given")
+	}
+	if _, err := ParseABN(abn.String()); err != nil {
+		return &FieldError{Field: pointer, Err: err}
+	}
+	return nil
+}
+
+func checkTime(pointer string, t Time) error {
+	if t != 0 && (t < timeFirst || t > timeLast) {
+		return Field(pointer, "%s is not between %s and %s", t, timeFirst, timeLast)
+	}
+	return nil
+}
+
+// checkOrder wants from before until, where both are set.
+func checkOrder(fromPointer string, from Time, untilPointer string, until Time) error {
+	if err := checkTime(fromPointer, from); err != nil {
+		return err
+	}
+	if err := checkTime(untilPointer, until); err != nil {
+		return err
+	}
+	if from != 0 && until != 0 && until <= from {
+		return Field(untilPointer, "%s is not after %s %s", until, strings.TrimPrefix(fromPointer, "/"), from)
+	}
+	return nil
+}
+
+// checkVersion bounds a version string: letters, digits and . _ + -, 32 bytes.
+func checkVersion(pointer, v string) error {
+	if v == "" {
+		return Field(pointer, "must be given")
+	}
+	if len(v) > 32 || !letterOrDigit(v[0]) {
+		return Field(pointer, "%q is no version; start with a letter or a digit, at most 32 bytes", truncate(v, 40))
+	}
+	for i := range len(v) {
+		if c := v[i]; !letterOrDigit(c) && !strings.ContainsRune("._+-", rune(c)) {
+			return Field(pointer, "holds %q; use letters, digits and . _ + -", rune(c))
+		}
+	}
+	return nil
+}
+
+// checkSSID wants ten digits (domain model §6).
+func checkSSID(pointer, s string) error {
+	if len(s) != 10 || strings.Trim(s, "0123456789") != "" {
+		return Field(pointer, "an SSID is 10 digits")
+	}
+	return nil
+}
+
+func checkWord(pointer, s string, words ...string) error {
+	if slices.Contains(words, s) {
+		return nil
+	}
+	return Field(pointer, "%q is unknown here; use one of %s", truncate(s, 40), strings.Join(slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" }), ", "))
+}
+
+// at appends an index and a member to a JSON pointer.
+func at(pointer string, i int, member string) string {
+	if member == "" {
+		return fmt.Sprintf("%s/%d", pointer, i)
+	}
+	return fmt.Sprintf("%s/%d/%s", pointer, i, member)
+}
+
+// holdsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
+// digits, single spaces, dots or hyphens allowed between groups. What is an
+// ABN or an ISO date is none.
+func holdsTFN(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
+			continue
+		}
+		// groups of digits that stand together, starting at this one
+		if n := abnLen(s[i:]); n > 0 {
+			i += n - 1
+			continue
+		}
+		if n := dateLen(s[i:]); n > 0 {
+			i += n - 1
+			continue
+		}
+		var d [9]byte
+		n := 0
+		for j := i; j < len(s); j++ {
+			if digit(s[j]) {
+				if n == len(d) {
+					break
+				}
+				d[n] = s[j] - '0'
+				n++
+				if (j+1 == len(s) || !digit(s[j+1])) && validTFN(d[:n]) {
+					return true
+				}
+				continue
+			}
+			if !strings.ContainsRune(" .-", rune(s[j])) || j+1 == len(s) || !digit(s[j+1]) {
+				break
+			}
+		}
+	}
+	return false
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
+var (
+	tfnWeights9 = [9]int{1, 4, 3, 7, 5, 8, 6, 9, 10}
+	tfnWeights8 = [8]int{10, 7, 8, 4, 6, 3, 5, 1}
+)
+
+func validTFN(d []byte) bool {
+	var weights []int
+	switch len(d) {
+	case 9:
+		weights = tfnWeights9[:]
+	case 8:
+		weights = tfnWeights8[:]
+	default:
+		return false
+	}
+	sum := 0
+	for i, w := range weights {
+		sum += w * int(d[i])
+	}
+	return sum > 0 && sum%11 == 0
+}
+
+// abnLen is the length of the ABN at the start of s, 0 when there is none.
+func abnLen(s string) int {
+	n := 0
+	for i := range len(s) {
+		if !digit(s[i]) {
+			if s[i] != ' ' || i == 0 || s[i-1] == ' ' {
+				return 0
+			}
+			continue
+		}
+		if n++; n == 11 {
+			if i+1 < len(s) && digit(s[i+1]) {
+				return 0
+			}
+			if _, err := ParseABN(s[:i+1]); err != nil {
+				return 0
+			}
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// dateLen is the length of the date 2026-11-22 at the start of s, 0 when there is none.
+func dateLen(s string) int {
+	const n = len(time.DateOnly)
+	if len(s) < n || len(s) > n && digit(s[n]) {
+		return 0
+	}
+	if _, err := time.Parse(time.DateOnly, s[:n]); err != nil {
+		return 0
+	}
+	return n
+}
