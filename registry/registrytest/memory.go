@@ -1,0 +1,339 @@
+// Package registrytest is a register for tests: a store in memory that
+// behaves, links to it with faults to order, a Writer that commits sealed
+// records without the rules of the commands, and the suite every store passes.
+//
+// It reads time from package time, so in a synctest bubble its time is the
+// bubble's.
+package registrytest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// rememberFor is how long an Idempotency-Key's answer is kept.
+const rememberFor = 24 * time.Hour
+
+// Memory is a register's store in memory, for any number of goroutines: a
+// registry.Log, a registry.Ledger, and what tests do to stores.
+type Memory struct {
+	mu      sync.Mutex
+	state   state
+	roll    map[string]registry.Member
+	answers map[string]answer
+	wakes   map[chan struct{}]bool
+	// short makes commits report ErrNotDurable.
+	short bool
+}
+
+// state is what is lost when a store is emptied or put back.
+type state struct {
+	epoch      registry.Epoch
+	holder     string
+	claimUntil time.Time
+	head       registry.Head
+	records    map[string]registry.Record
+	log        []registry.Change
+	trimmed    registry.Revision // the log begins after it
+}
+
+type answer struct {
+	data  []byte
+	until time.Time
+}
+
+// NewMemory makes an empty store.
+func NewMemory() *Memory {
+	return &Memory{
+		state:   state{records: map[string]registry.Record{}},
+		roll:    map[string]registry.Member{},
+		answers: map[string]answer{},
+		wakes:   map[chan struct{}]bool{},
+	}
+}
+
+// Snapshot implements registry.Log. It reads in several steps, so that a
+// register may change while it goes on, as with any real store.
+func (m *Memory) Snapshot(ctx context.Context, put func(*registry.Record) error) (registry.Head, error) {
+	m.mu.Lock()
+	head := m.state.head
+	keys := slices.Sorted(maps.Keys(m.state.records))
+	m.mu.Unlock()
+	for _, key := range keys {
+		if err := ctx.Err(); err != nil {
+			return registry.Head{}, err
+		}
+		m.mu.Lock()
+		r, ok := m.state.records[key]
+		m.mu.Unlock()
+		if !ok {
+			continue // emptied meanwhile
+		}
+		r.Data = slices.Clone(r.Data)
+		if err := put(&r); err != nil {
+			return registry.Head{}, err
+		}
+		clear(r.Data) // whoever kept it sees it at once
+	}
+	return head, nil
+}
+
+// Follow implements registry.Log.
+func (m *Memory) Follow(ctx context.Context, ack registry.Ack, maxChanges int) (registry.Poll, error) {
+	if err := ctx.Err(); err != nil {
+		return registry.Poll{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !ack.Observer {
+		m.roll[ack.ID] = registry.Member{
+			ID: ack.ID, Incarnation: ack.Incarnation, Revision: ack.Revision, Digest: ack.Digest,
+			Short: ack.Short, Long: ack.Long, PolledAt: registry.At(time.Now()),
+		}
+	}
+	changes, err := m.after(ack.Revision, maxChanges)
+	return registry.Poll{Head: m.state.head, Changes: changes}, err
+}
+
+// after copies the changes after a revision. m.mu is held.
+func (m *Memory) after(revision registry.Revision, n int) ([]registry.Change, error) {
+	if revision < m.state.trimmed {
+		return nil, fmt.Errorf("%w: it begins after %d", registry.ErrTrimmed, m.state.trimmed)
+	}
+	from := min(int(revision-m.state.trimmed), len(m.state.log))
+	to := min(from+max(n, 0), len(m.state.log))
+	var out []registry.Change
+	for _, c := range m.state.log[from:to] {
+		out = append(out, cloneChange(c))
+	}
+	return out, nil
+}
+
+func cloneChange(c registry.Change) registry.Change {
+	c.Puts = slices.Clone(c.Puts)
+	for i := range c.Puts {
+		c.Puts[i].Data = slices.Clone(c.Puts[i].Data)
+	}
+	return c
+}
+
+// Leave implements registry.Log.
+func (m *Memory) Leave(ctx context.Context, id, incarnation string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.roll[id].Incarnation == incarnation {
+		delete(m.roll, id)
+	}
+	return nil
+}
+
+// Wake implements registry.Log.
+func (m *Memory) Wake(ctx context.Context) <-chan struct{} {
+	c := make(chan struct{}, 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wakes[c] = true
+	context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.wakes, c)
+	})
+	return c
+}
+
+// Commit implements registry.Ledger.
+func (m *Memory) Commit(ctx context.Context, fence registry.Epoch, base registry.Revision, c *registry.Change, head *registry.Head) error {
+	return m.CommitGroup(ctx, fence, base, []*registry.Change{c}, head)
+}
+
+// CommitGroup commits several changes in one atomic step: all or none.
+func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Revision, changes []*registry.Change, head *registry.Head) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case fence == 0 || fence != m.state.epoch:
+		return fmt.Errorf("%w: epoch %d, now %d", registry.ErrFenced, fence, m.state.epoch)
+	case base != m.state.head.Revision:
+		return fmt.Errorf("%w: base %d, head %d", registry.ErrConflict, base, m.state.head.Revision)
+	}
+	for i, c := range changes {
+		if c.Revision != base+1+registry.Revision(i) {
+			return fmt.Errorf("%w: change %d on base %d", registry.ErrInvalid, c.Revision, base)
+		}
+	}
+	if head.Revision != base+registry.Revision(len(changes)) {
+		return fmt.Errorf("%w: head %d on base %d", registry.ErrInvalid, head.Revision, base)
+	}
+	for _, c := range changes {
+		kept := cloneChange(*c)
+		for _, r := range kept.Puts {
+			m.state.records[r.Key()] = r
+		}
+		m.state.log = append(m.state.log, kept)
+	}
+	m.state.head = *head
+	for c := range m.wakes {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	if m.short {
+		return registry.ErrNotDurable
+	}
+	return nil
+}
+
+// Lead implements registry.Ledger.
+func (m *Memory) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (registry.Epoch, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, now := &m.state, time.Now()
+	switch {
+	case have != 0 && have == s.epoch && holder == s.holder: // renewed
+	case s.holder != "" && s.holder != holder && now.Before(s.claimUntil):
+		return 0, fmt.Errorf("%w: %s", registry.ErrFenced, s.holder)
+	default:
+		s.epoch++
+		s.holder = holder
+	}
+	s.claimUntil = now.Add(ttl)
+	return s.epoch, nil
+}
+
+// Replayed implements registry.Ledger.
+func (m *Memory) Replayed(_ context.Context, key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, ok := m.answers[key]
+	if !ok || !time.Now().Before(a.until) {
+		return nil, nil
+	}
+	return slices.Clone(a.data), nil
+}
+
+// Remember implements registry.Ledger.
+func (m *Memory) Remember(_ context.Context, key string, data []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers[key] = answer{slices.Clone(data), time.Now().Add(rememberFor)}
+	return nil
+}
+
+// Roll implements registry.Ledger.
+func (m *Memory) Roll(context.Context) ([]registry.Member, registry.Time, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	members := slices.SortedFunc(maps.Values(m.roll), func(a, b registry.Member) int { return cmp.Compare(a.ID, b.ID) })
+	return members, registry.At(time.Now()), nil
+}
+
+// Changes implements registry.Ledger: what the log still holds after a revision.
+func (m *Memory) Changes(_ context.Context, after registry.Revision, n int) ([]registry.Change, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.after(max(after, m.state.trimmed), n)
+}
+
+// Trim drops the changes up to and including a revision from the log.
+func (m *Memory) Trim(_ context.Context, upTo registry.Revision) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if upTo > m.state.trimmed {
+		n := min(int(upTo-m.state.trimmed), len(m.state.log))
+		m.state.log = slices.Clone(m.state.log[n:])
+		m.state.trimmed += registry.Revision(n)
+	}
+	return nil
+}
+
+// Head is the head as stored.
+func (m *Memory) Head() registry.Head {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.head
+}
+
+// Flush empties the store, as FLUSHALL does.
+func (m *Memory) Flush() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = state{records: map[string]registry.Record{}}
+	clear(m.roll)
+	clear(m.answers)
+}
+
+// Save returns a function that puts the register back as it is now, as the
+// restoring of a dump or a promoted replica that lagged does.
+func (m *Memory) Save() (restore func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	saved := m.state
+	saved.records = maps.Clone(saved.records)
+	saved.log = slices.Clone(saved.log)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.state = saved
+		m.state.records = maps.Clone(saved.records)
+		m.state.log = slices.Clone(saved.log)
+	}
+}
+
+// Tamper alters a stored record behind the register's back; f returns false to
+// remove it. It panics when there is no such record.
+func (m *Memory) Tamper(key string, f func(*registry.Record) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.state.records[key]
+	if !ok {
+		panic("registrytest: no record " + key)
+	}
+	r.Data = slices.Clone(r.Data)
+	if f(&r) {
+		m.state.records[key] = r
+	} else {
+		delete(m.state.records, key)
+	}
+}
+
+// TamperLog alters a stored change behind the register's back. It panics when
+// the log does not hold it.
+func (m *Memory) TamperLog(revision registry.Revision, f func(*registry.Change)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := int(revision - m.state.trimmed - 1)
+	c := cloneChange(m.state.log[i])
+	f(&c)
+	m.state.log[i] = c
+}
+
+// TamperHead alters the stored head behind the register's back.
+func (m *Memory) TamperHead(f func(*registry.Head)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.state.head)
+}
+
+// NotDurable makes commits succeed on fewer replicas than asked for.
+func (m *Memory) NotDurable(short bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.short = short
+}
