@@ -1,6 +1,10 @@
 package token
 
-import "github.com/dspgate/dspgate/registry"
+import (
+	"strings"
+
+	"github.com/dspgate/dspgate/registry"
+)
 
 // Claims is what a verified token says. It is immutable, shared by all readers
 // and independent of the bytes it was read from.
@@ -38,22 +42,12 @@ func (c *Claims) Extra(name string) (value string, ok bool) {
 // HasScope tells whether the token's scope lists a word, exactly. It does not
 // allocate.
 func (c *Claims) HasScope(word string) bool {
-	if word == "" {
-		return false
-	}
-	s := c.Scope
-	for len(s) >= len(word) {
-		if s[:len(word)] == word && (len(s) == len(word) || s[len(word)] == ' ') {
+	for rest := c.Scope; rest != ""; {
+		var w string
+		w, rest, _ = strings.Cut(rest, " ")
+		if w == word && w != "" {
 			return true
 		}
-		i := 0
-		for i < len(s) && s[i] != ' ' {
-			i++
-		}
-		if i == len(s) {
-			return false
-		}
-		s = s[i+1:]
 	}
 	return false
 }

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -66,6 +67,8 @@ type Issuer struct {
 	Subjects []string
 	// Keys is the issuer's key set.
 	Keys KeySource
+
+	used []string // every claim name read, for case variants; set by New
 }
 
 // ClaimNames are top-level claims; zero values mean the names in brackets.
@@ -74,6 +77,36 @@ type ClaimNames struct {
 	ABN        string // [abn]
 	SoftwareID string // [software_id]
 	ClientABN  string // [client_abn]
+}
+
+func (c *Config) withDefaults() error {
+	if len(c.Issuers) == 0 {
+		return fmt.Errorf("%w: no issuer", ErrConfig)
+	}
+	c.CacheEntries = cmp.Or(c.CacheEntries, 16384)
+	c.CacheBytes = cmp.Or(c.CacheBytes, 32<<20)
+	c.NegativeEntries = cmp.Or(c.NegativeEntries, 16384)
+	c.FailuresPerSecond = cmp.Or(c.FailuresPerSecond, 50)
+	c.FailureBurst = cmp.Or(c.FailureBurst, 200)
+	c.Peers = cmp.Or(c.Peers, 65536)
+	// Written so that NaN is out of range too.
+	if !(c.FailuresPerSecond >= 0.001 && c.FailuresPerSecond <= 1e6) {
+		return fmt.Errorf("%w: failures per second %v is not within 0.001 to 1000000", ErrConfig, c.FailuresPerSecond)
+	}
+	for _, n := range []struct {
+		name string
+		v    int64
+		max  int64
+	}{
+		{"cache entries", int64(c.CacheEntries), 1 << 24}, {"cache bytes", c.CacheBytes, 1 << 34},
+		{"negative entries", int64(c.NegativeEntries), 1 << 24}, {"failure burst", int64(c.FailureBurst), 1e6},
+		{"peers", int64(c.Peers), 1 << 24},
+	} {
+		if n.v < 1 || n.v > n.max {
+			return fmt.Errorf("%w: %s %d is not within 1 to %d", ErrConfig, n.name, n.v, n.max)
+		}
+	}
+	return nil
 }
 
 // algorithms is the closed set of what a key may be pinned to.
@@ -108,7 +141,7 @@ func (i *Issuer) check() error {
 		}
 		seen[fold] = true
 	}
-	for _, n := range []string{"iss", "aud", "exp", "iat", "nbf", "jti", "sub", "scope", "cnf", "azp", "software"} {
+	for _, n := range standardClaims {
 		if seen[n] {
 			return fail("claim %q cannot be another claim's name", n)
 		}
