@@ -1,0 +1,66 @@
+# dspgate: few targets, each one readable line; CI runs the same ones.
+SHELL := /bin/bash
+GO ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ERRCHECK := github.com/kisielk/errcheck@v1.30.0
+SEEDS ?= 2000
+FUZZTIME ?= 20s
+export DSPGATE_ENVOY ?= $(CURDIR)/.tools/envoy
+
+.PHONY: help
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+.PHONY: run
+run: tools build ## everything on this machine, until Ctrl-C (dspgate demo; ARGS="--sidecars 2")
+	@bin/dspgate demo $(ARGS)
+
+.PHONY: build
+build: ## bin/dspgate
+	@$(GO) build -trimpath -o bin/dspgate ./cmd/dspgate
+
+.PHONY: tools
+tools: ## Envoy and Redis into .tools/, when they are missing
+	@scripts/tools.sh
+
+.PHONY: test
+test: test-tools build lint unit race e2e fuzz-seeds ## everything: lint, unit, race, simulation, end to end
+
+.PHONY: test-tools
+test-tools:
+	@scripts/tools.sh test
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, errcheck
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on the files above" >&2; exit 1; }
+	@$(GO) vet ./...
+	@$(GO) run $(STATICCHECK) ./...
+	@$(GO) run $(ERRCHECK) -ignoretests -exclude scripts/errcheck.txt ./...
+
+.PHONY: unit
+unit: ## all tests that start no demo
+	@$(GO) test $$($(GO) list ./... | grep -v -E '/(e2e|cmd/dspgate)$$')
+
+.PHONY: race
+race: ## the concurrent packages under the race detector
+	@$(GO) test -race -short ./registry/... ./authz/... ./control/... ./envoy/extauthz/... ./envoy/accesslog/...
+
+.PHONY: e2e
+e2e: tools build ## real Envoy and Redis: the cases, the stories
+	@$(GO) test ./cmd/dspgate ./e2e
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-seeds
+fuzz-seeds: ## every fuzz target for two seconds
+	@scripts/fuzz.sh 2s
+
+.PHONY: bench-authz
+bench-authz: tools build ## through real Envoy, beside a stock no-op authorizer
+	@$(GO) run ./bench/authz
+
+.PHONY: clean
+clean: ## forget the build and the demo's data
+	@rm -rf bin .run bench/out
