@@ -1,0 +1,81 @@
+// Package headers is the one list of request headers that mean something to
+// dspgate, shared by the Envoy configuration and the authorizer, so that the
+// two cannot drift apart.
+//
+// A header is either forged (a client has no business sending it: Envoy removes
+// it before anything looks at the request), or a claim (the authorizer compares
+// it with the verified identity, then it goes no further), or set (by the
+// authorizer, for the upstream, after every client's copy was removed).
+package headers
+
+import "slices"
+
+// What the authorizer sets for the upstream.
+const (
+	DecisionID     = "x-dsp-decision-id"
+	ABN            = "x-dsp-abn"
+	ProductID      = "x-dsp-product-id"
+	ProductVersion = "x-dsp-product-version"
+	SoftwareID     = "x-dsp-software-id"
+	ClientABN      = "x-dsp-client-abn"
+	Service        = "x-dsp-service"
+	Environment    = "x-dsp-environment"
+	Revision       = "x-dsp-revision"
+)
+
+// What a client claims, and the authorizer compares with what it verified.
+const (
+	ClaimProductID      = "x-product-id"
+	ClaimProductVersion = "x-product-version"
+	ClaimSoftwareID     = "x-software-id"
+)
+
+// Set lists the headers the authorizer sets for the upstream.
+func Set() []string {
+	return []string{DecisionID, ABN, ProductID, ProductVersion, SoftwareID, ClientABN, Service, Environment, Revision}
+}
+
+// Claims lists the headers that reach the authorizer but never the upstream.
+func Claims() []string { return []string{ClaimProductID, ClaimProductVersion, ClaimSoftwareID} }
+
+// RemovedPrefixes lists the beginnings, in lower case, of every family of
+// headers a client must not send. A member that nobody has thought of yet is
+// removed as well.
+func RemovedPrefixes() []string {
+	return []string{
+		"x-dsp-", "x-forwarded-", "x-envoy-", "x-original-", "x-auth-request-", "x-client-cert",
+		"x-ssl-", "x-amzn-", "x-goog-", "x-ms-client-",
+	}
+}
+
+// Removed lists, in lower case, the single headers a client must not send: an
+// identity some program behind us may believe, another path or method than the
+// one decided upon, or a peer other than the real one.
+func Removed() []string {
+	return []string{
+		"x-request-id", // always our own: it names the decision in every answer
+		"x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override",
+		"x-developer-id", "x-scope", "x-risk-score", "x-admit-ms",
+		"x-real-ip", "x-real-user", "x-remote-user", "x-user", "x-user-id", "x-username", "x-email", "x-groups", "x-roles",
+		"remote-user", "x-authenticated-user", "x-authenticated-userid", "x-consumer-id", "x-consumer-username",
+		"x-client-ip", "x-cluster-client-ip", "x-host", "forwarded", "true-client-ip", "cf-connecting-ip",
+		"ssl-client-cert", "client-cert", "client-cert-chain", "x-tls-client-cert",
+		"x-internal", "proxy-authorization", "proxy",
+	}
+}
+
+// ToCheck lists the headers the authorizer is sent; the host, method and path
+// come anyway. Every byte beyond these costs on each request.
+func ToCheck() []string {
+	return append(Claims(), "authorization", "content-type", "x-request-id")
+}
+
+// Forged tells whether a client must not send the header; name is in lower case.
+func Forged(name string) bool {
+	for _, p := range RemovedPrefixes() {
+		if len(name) >= len(p) && name[:len(p)] == p {
+			return true
+		}
+	}
+	return slices.Contains(Removed(), name)
+}

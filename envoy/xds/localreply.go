@@ -1,0 +1,147 @@
+package xds
+
+import (
+	"strings"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// problem is one refusal of Envoy's own, in the words of the authorizer's.
+type problem struct {
+	filter *accesslogv3.AccessLogFilter
+	status uint32
+	code   string
+	title  string
+	detail string
+	add    []*corev3.HeaderValueOption
+}
+
+// problems lists Envoy's own refusals; the first that matches is given. What
+// Envoy says by itself ("no healthy upstream. reset reason: …") is never passed
+// on: it tells about the inside.
+func problems() []problem {
+	retry := []*corev3.HeaderValueOption{headerOption("retry-after", "1")}
+	status := func(code uint32) *accesslogv3.AccessLogFilter {
+		return statusFilter(accesslogv3.ComparisonFilter_EQ, code)
+	}
+	unavailable := problem{
+		status: 503, code: "authorizer-unavailable", title: "Authorizer is unavailable",
+		detail: "The authorizer did not answer; try again after the time in Retry-After.", add: retry,
+	}
+	with := func(p problem, f *accesslogv3.AccessLogFilter) problem { p.filter = f; return p }
+	return []problem{
+		// The authorizer failed: no answer, too late, or one that cannot be obeyed.
+		with(unavailable, allOf(flagFilter("UAEX"), statusFilter(accesslogv3.ComparisonFilter_GE, 500))),
+		{filter: allOf(status(403), not(":method", methodRegex)), status: 405, code: "method-not-allowed", title: "Method not allowed",
+			detail: "No service has this method.", add: []*corev3.HeaderValueOption{headerOption("allow", strings.ReplaceAll(methodRegex, "|", ", "))}},
+		{filter: allOf(status(403), not(":scheme", schemeRegex)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
+			detail: "The scheme of a request is http or https."},
+		{filter: allOf(status(403), metadataFilter(MetadataReason, exact(ReasonOK), false)), status: 403, code: "service-unknown", title: "No such service",
+			detail: "The method and path are no service of this gateway."},
+		{filter: allOf(status(403), headerFilter("upgrade", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, false)), status: 403, code: "service-unknown", title: "No such service",
+			detail: "No service at this path speaks the protocol asked for by Upgrade."},
+		// Nobody decided, and still the request came to the routes.
+		with(unavailable, status(403)),
+		{filter: status(400), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
+			detail: "The request can be read in more than one way: its framing, its headers or its path are not in the one normal form."},
+		{filter: status(404), status: 404, code: "host-unknown", title: "No such host",
+			detail: "This gateway does not serve the host named in the request."},
+		{filter: status(408), status: 408, code: "request-timeout", title: "Request took too long",
+			detail: "The request did not arrive in time."},
+		{filter: status(413), status: 413, code: "body-too-large", title: "Body is too large",
+			detail: "The body of a request to this service is at most 64 KiB."},
+		{filter: status(414), status: 414, code: "path-too-long", title: "Path is too long", detail: "Shorten the path or the query."},
+		{filter: status(417), status: 417, code: "expectation-failed", title: "Expectation failed", detail: "The only expectation known is 100-continue."},
+		{filter: status(426), status: 426, code: "upgrade-required", title: "Upgrade required", detail: "Use HTTP/1.1 or HTTP/2."},
+		{filter: status(429), status: 429, code: "rate-limited", title: "Too many requests",
+			detail: "Slow down and try again after the time in Retry-After.", add: retry},
+		{filter: status(431), status: 431, code: "headers-too-large", title: "Headers are too large",
+			detail: "The headers of a request are too many or too long."},
+		{filter: status(502), status: 502, code: "upstream-failed", title: "Service failed", detail: "The service behind this gateway gave no proper answer."},
+		{filter: status(503), status: 503, code: "upstream-unavailable", title: "Service is unavailable",
+			detail: "The service behind this gateway cannot be reached; try again after the time in Retry-After.", add: retry},
+		{filter: status(504), status: 504, code: "upstream-timeout", title: "Service took too long", detail: "The service behind this gateway did not answer in time."},
+	}
+}
+
+// localReplies dresses Envoy's own refusals as the authorizer's: the same
+// problem+json, for gRPC callers the sentence as grpc-message. A denial by the
+// authorizer is a local reply too, and passes untouched, because it said why.
+func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
+	cfg := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		Filter: metadataFilter(MetadataReason, regex(notAnyRegex([]string{ReasonOK})), false),
+	}}}
+	grpc := headerFilter("content-type", &routev3.HeaderMatcher_StringMatch{StringMatch: prefix("application/grpc")}, false)
+	for _, p := range problems() {
+		cfg.Mappers = append(cfg.Mappers,
+			b.mapper(p, allOf(p.filter, grpc), &corev3.SubstitutionFormatString{
+				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+					Specifier: &corev3.DataSource_InlineString{InlineString: p.code + ": " + p.detail},
+				}},
+			}),
+			b.mapper(p, p.filter, &corev3.SubstitutionFormatString{
+				ContentType: "application/problem+json",
+				Format:      &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: b.problemBody(p)},
+			}))
+	}
+	return cfg
+}
+
+func (b *builder) mapper(p problem, f *accesslogv3.AccessLogFilter, body *corev3.SubstitutionFormatString) *hcmv3.ResponseMapper {
+	return &hcmv3.ResponseMapper{
+		Filter: f, StatusCode: u32(p.status), BodyFormatOverride: body,
+		HeadersToAdd: p.add,
+	}
+}
+
+// problemBody is the problem of RFC 9457 with the portal's list beside it.
+// There is no decision to name: the request's ID stands in its place.
+func (b *builder) problemBody(p problem) *structpb.Struct {
+	const requestID = "%REQ(X-REQUEST-ID)%"
+	s, err := structpb.NewStruct(map[string]any{
+		"type": b.cfg.ProblemBase + p.code, "title": p.title, "status": float64(p.status),
+		"detail": p.detail, "instance": "/decisions/" + requestID,
+		"errors": []any{map[string]any{"id": requestID, "code": p.code, "detail": p.detail}},
+	})
+	if err != nil && b.err == nil {
+		b.err = err
+	}
+	return s
+}
+
+func statusFilter(op accesslogv3.ComparisonFilter_Op, code uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+		Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "dspgate.local_reply"}},
+	}}}
+}
+
+func flagFilter(flag string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{flag}},
+	}}
+}
+
+// headerFilter matches on a request header.
+func headerFilter(name string, match any, invert bool) *accesslogv3.AccessLogFilter {
+	h := &routev3.HeaderMatcher{Name: name, InvertMatch: invert}
+	switch m := match.(type) {
+	case *routev3.HeaderMatcher_StringMatch:
+		h.HeaderMatchSpecifier = m
+	case *routev3.HeaderMatcher_PresentMatch:
+		h.HeaderMatchSpecifier = m
+	}
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: h}}}
+}
+
+// not matches a request header that has a value other than those allowed.
+func not(name, allowed string) *accesslogv3.AccessLogFilter {
+	return headerFilter(name, &routev3.HeaderMatcher_StringMatch{StringMatch: regex(allowed)}, true)
+}
+
+func allOf(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: filters}}}
+}
