@@ -105,5 +105,14 @@ func (id DecisionID) Time() time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
+// MarshalText is String; it does not check.
+func (id DecisionID) MarshalText() ([]byte, error) { return id[:], nil }
+
+// UnmarshalText is ParseDecisionID.
+func (id *DecisionID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseDecisionID(string(b))
+	return err
+}
+
 // IsZero tells whether no ID was ever set.
 func (id DecisionID) IsZero() bool { return id == DecisionID{} }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/envoy/headers"
 )
 
 // errMalformed: the bytes are no CheckRequest, or one that Envoy never sends.
@@ -22,9 +23,9 @@ const (
 	hdrAuthority      = ":authority"
 	hdrContentType    = "content-type"
 	hdrRequestID      = "x-request-id"
-	hdrProductID      = "x-product-id"
-	hdrProductVersion = "x-product-version"
-	hdrSoftwareID     = "x-software-id"
+	hdrProductID      = headers.ClaimProductID
+	hdrProductVersion = headers.ClaimProductVersion
+	hdrSoftwareID     = headers.ClaimSoftwareID
 	hdrPartialBody    = "x-envoy-auth-partial-body"
 )
 

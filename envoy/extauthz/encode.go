@@ -7,53 +7,23 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/envoy/headers"
 )
 
-// MetadataNamespace is where Envoy keeps the dynamic metadata of an answer, and
-// MetadataDecisionID, MetadataReason and MetadataRevision are its keys, all
-// strings: they join the access log to the decision record.
+// The keys of the dynamic metadata of every answer, all strings: they join the
+// access log to the decision record. Envoy keeps them in the namespace
+// envoy.filters.http.ext_authz.
 const (
-	MetadataNamespace  = "envoy.filters.http.ext_authz"
 	MetadataDecisionID = "decision_id"
 	MetadataReason     = "reason"
 	MetadataRevision   = "revision"
+	MetadataSidecar    = "sidecar" // only when Options.Sidecar is set
 )
-
-// The headers set for the upstream.
-const (
-	HeaderDecisionID     = "x-dsp-decision-id"
-	HeaderABN            = "x-dsp-abn"
-	HeaderProductID      = "x-dsp-product-id"
-	HeaderProductVersion = "x-dsp-product-version"
-	HeaderSoftwareID     = "x-dsp-software-id"
-	HeaderClientABN      = "x-dsp-client-abn"
-	HeaderService        = "x-dsp-service"
-	HeaderEnvironment    = "x-dsp-environment"
-	HeaderRevision       = "x-dsp-revision"
-)
-
-// UpstreamHeaders lists the headers that only the sidecar may set: removed when
-// a client sends them, so that there is one list for Envoy's configuration and
-// for the answers.
-func UpstreamHeaders() []string {
-	return []string{
-		HeaderDecisionID, HeaderABN, HeaderProductID, HeaderProductVersion, HeaderSoftwareID,
-		HeaderClientABN, HeaderService, HeaderEnvironment, HeaderRevision,
-	}
-}
-
-// RequestHeaders lists the headers Check reads: all that Envoy needs to send
-// (allowed_headers). Method, path, host and scheme come by themselves.
-func RequestHeaders() []string {
-	return []string{
-		hdrAuthorization, hdrHost, hdrContentType, hdrRequestID,
-		hdrProductID, hdrProductVersion, hdrSoftwareID,
-	}
-}
 
 // Field numbers of envoy.service.auth.v3.CheckResponse and what is in it.
 const (
@@ -73,6 +43,7 @@ const (
 // made once.
 type encoder struct {
 	forwardAuthorization bool
+	sidecar              []byte // the whole entry of the metadata; empty for none
 	denied               [authz.NReasons]deniedParts
 }
 
@@ -80,10 +51,12 @@ type encoder struct {
 type deniedParts struct {
 	status     []byte // DeniedHttpResponse.status
 	headers    []byte // DeniedHttpResponse.headers that never change
-	grpc       []byte // the further headers for gRPC callers
+	http       []byte // the further headers for callers that speak plain HTTP
+	grpc       []byte // and for gRPC callers
 	bodyStart  string // up to the decision ID in instance
 	bodyMiddle string // up to the decision ID in errors
 	bodyEnd    string
+	message    string // what becomes grpc-message, up to the decision ID and ")"
 	retry      bool
 }
 
@@ -100,7 +73,13 @@ func newEncoder(o Options) (*encoder, error) {
 	if !plain(o.Realm) {
 		return nil, errors.New("extauthz: realm must be printable ASCII without quotes")
 	}
+	if !utf8.ValidString(o.Sidecar) {
+		return nil, errors.New("extauthz: the sidecar's ID is not UTF-8")
+	}
 	e := &encoder{forwardAuthorization: o.ForwardAuthorization}
+	if o.Sidecar != "" {
+		e.sidecar = appendMetadata(nil, MetadataSidecar, o.Sidecar)
+	}
 	for r := range authz.NReasons {
 		e.denied[r] = newDenied(r, o)
 	}
@@ -123,13 +102,14 @@ func newDenied(r authz.Reason, o Options) deniedParts {
 	code = protowire.AppendVarint(code, uint64(st))
 	d.status = protowire.AppendBytes(protowire.AppendTag(nil, deniedStatus, protowire.BytesType), code)
 
-	d.headers = appendHeader(d.headers, deniedHeaders, "content-type", "application/problem+json")
-	d.headers = appendHeader(d.headers, deniedHeaders, "cache-control", "no-store")
+	d.headers = appendHeader(nil, deniedHeaders, "cache-control", "no-store")
 	if st == 401 {
 		d.headers = appendHeader(d.headers, deniedHeaders, "www-authenticate", challenge(r, o.Realm))
 	}
-	// Envoy makes a gRPC status out of the HTTP status by itself, and a bare
-	// UNAVAILABLE out of 429: say which it is.
+	d.http = appendHeader(nil, deniedHeaders, "content-type", "application/problem+json")
+	// For a gRPC caller Envoy writes the frame of the answer by itself, and makes
+	// UNAVAILABLE out of 429 and INTERNAL out of 400: say which it is.
+	d.message = r.String() + ": " + r.Detail() + " (/decisions/"
 	d.grpc = appendHeader(nil, deniedHeaders, "grpc-status", strconv.Itoa(r.GRPCStatus()))
 
 	detail := jsonString(r.Detail())
@@ -172,6 +152,7 @@ func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte
 	b = appendMetadata(b, MetadataDecisionID, dec.ID[:])
 	b = appendMetadata(b, MetadataReason, dec.Reason.String())
 	b = appendMetadata(b, MetadataRevision, revision)
+	b = append(b, e.sidecar...)
 	return closed(b, at)
 }
 
@@ -187,31 +168,31 @@ func (e *encoder) appendOK(b []byte, dec *authz.Decision, revision []byte) []byt
 	if dec.Service != nil {
 		service = dec.Service.Key
 	}
-	b = appendHeader(b, okHeaders, HeaderDecisionID, dec.ID[:])
-	b = appendHeaderSome(b, HeaderABN, holder)
-	b = appendHeaderSome(b, HeaderProductID, product)
-	b = appendHeaderSome(b, HeaderProductVersion, dec.Version)
-	b = appendHeaderSome(b, HeaderSoftwareID, dec.SSID)
-	b = appendHeaderSome(b, HeaderClientABN, onBehalf)
-	b = appendHeaderSome(b, HeaderService, service)
-	b = appendHeaderSome(b, HeaderEnvironment, dec.Environment.String())
-	b = appendHeader(b, okHeaders, HeaderRevision, revision)
+	b = appendHeader(b, okHeaders, headers.DecisionID, dec.ID[:])
+	b = appendHeaderSome(b, headers.ABN, holder)
+	b = appendHeaderSome(b, headers.ProductID, product)
+	b = appendHeaderSome(b, headers.ProductVersion, dec.Version)
+	b = appendHeaderSome(b, headers.SoftwareID, dec.SSID)
+	b = appendHeaderSome(b, headers.ClientABN, onBehalf)
+	b = appendHeaderSome(b, headers.Service, service)
+	b = appendHeaderSome(b, headers.Environment, dec.Environment.String())
+	b = appendHeader(b, okHeaders, headers.Revision, revision)
 
 	// Whatever is not set must not be there: a client's own copy would be
 	// believed upstream.
-	b = appendRemoveNone(b, HeaderABN, len(holder))
-	b = appendRemoveNone(b, HeaderProductID, len(product))
-	b = appendRemoveNone(b, HeaderProductVersion, len(dec.Version))
-	b = appendRemoveNone(b, HeaderSoftwareID, len(dec.SSID))
-	b = appendRemoveNone(b, HeaderClientABN, len(onBehalf))
-	b = appendRemoveNone(b, HeaderService, len(service))
-	b = appendRemoveNone(b, HeaderEnvironment, len(dec.Environment.String()))
+	b = appendRemoveNone(b, headers.ABN, len(holder))
+	b = appendRemoveNone(b, headers.ProductID, len(product))
+	b = appendRemoveNone(b, headers.ProductVersion, len(dec.Version))
+	b = appendRemoveNone(b, headers.SoftwareID, len(dec.SSID))
+	b = appendRemoveNone(b, headers.ClientABN, len(onBehalf))
+	b = appendRemoveNone(b, headers.Service, len(service))
+	b = appendRemoveNone(b, headers.Environment, len(dec.Environment.String()))
 	if !e.forwardAuthorization {
 		b = appendRemoveNone(b, hdrAuthorization, 0)
 	}
-	b = appendRemoveNone(b, hdrProductID, 0)
-	b = appendRemoveNone(b, hdrProductVersion, 0)
-	b = appendRemoveNone(b, hdrSoftwareID, 0)
+	b = appendRemoveNone(b, headers.ClaimProductID, 0)
+	b = appendRemoveNone(b, headers.ClaimProductVersion, 0)
+	b = appendRemoveNone(b, headers.ClaimSoftwareID, 0)
 	return closed(b, at)
 }
 
@@ -232,9 +213,12 @@ func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) 
 	if r.GRPC {
 		b = append(b, d.grpc...)
 		b = protowire.AppendTag(b, deniedBody, protowire.BytesType)
-		b = protowire.AppendString(b, dec.Reason.String())
-		return closed(b, at)
+		b = protowire.AppendVarint(b, uint64(len(d.message)+len(dec.ID)+1))
+		b = append(b, d.message...)
+		b = append(b, dec.ID[:]...)
+		return closed(append(b, ')'), at)
 	}
+	b = append(b, d.http...)
 	b = protowire.AppendTag(b, deniedBody, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(len(d.bodyStart)+len(d.bodyMiddle)+len(d.bodyEnd)+2*len(dec.ID)))
 	b = append(b, d.bodyStart...)

@@ -48,7 +48,7 @@ type metricShard struct {
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		decisions: prometheus.NewDesc("authz_decisions_total",
-			"Decisions by reason=[ok|"+"the contract's codes, such as product-suspended].", []string{"reason"}, nil),
+			"Decisions by reason=[ok|the contract's codes, such as product-suspended].", []string{"reason"}, nil),
 		malformed: prometheus.NewDesc("authz_malformed_total", "Calls refused because they were no CheckRequest.", nil, nil),
 		panics:    prometheus.NewDesc("authz_panics_total", "Calls refused because deciding them panicked.", nil, nil),
 		seconds: prometheus.NewDesc("authz_check_seconds",

@@ -55,6 +55,10 @@ type Options struct {
 	ProblemBase string
 	// Realm is the realm of WWW-Authenticate. Default "dspgate".
 	Realm string
+	// Sidecar, when set, is put in the dynamic metadata of every answer, so that
+	// one Envoy with several sidecars sends each access-log entry to the one that
+	// decided. Valid UTF-8.
+	Sidecar string
 	// ForwardAuthorization leaves the bearer token on the request to the
 	// upstream. Default: it is removed.
 	ForwardAuthorization bool
@@ -130,6 +134,7 @@ type call struct {
 	scan
 	req authz.Request
 	dec authz.Decision
+	out []byte
 }
 
 func (s *Server) handle(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -173,13 +178,19 @@ func (s *Server) check(c *call, raw []byte) (out []byte, err error) {
 	}
 	s.decider.Decide(&c.req, &c.dec)
 	s.recorder.Record(&c.dec)
-	out = s.enc.append(make([]byte, 0, answerBytes), &c.req, &c.dec)
+	// grpc-go keeps the answer until it is on the wire, so that the call's own
+	// buffer cannot be sent: a copy of the right size is the one allocation.
+	if c.out == nil {
+		c.out = make([]byte, 0, answerBytes)
+	}
+	c.out = s.enc.append(c.out[:0], &c.req, &c.dec)
+	out = append([]byte(nil), c.out...)
 	s.stats.Decided(c.dec.Reason, time.Since(start))
 	return out, nil
 }
 
 // answerBytes holds every ordinary answer without growing.
-const answerBytes = 1536
+const answerBytes = 2048
 
 // rawMessage is a received message, undecoded.
 type rawMessage struct {
