@@ -1,0 +1,139 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// because is what every command may say: it is kept in the log.
+type because struct {
+	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+}
+
+type entityBody struct {
+	ABN     registry.ABN         `json:"abn"`
+	Name    string               `json:"name" minLength:"1" maxLength:"200"`
+	Roles   []registry.Role      `json:"roles,omitempty" maxItems:"8"`
+	State   registry.EntityState `json:"state,omitempty" doc:"Default Draft."`
+	Contact string               `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
+	because
+}
+
+type checkBody struct {
+	Name    string        `json:"name" enum:"REG-1,REG-2,REG-3,REG-4"`
+	Outcome string        `json:"outcome" enum:"pass,fail,pending"`
+	Source  string        `json:"source,omitempty" maxLength:"200" doc:"Who or what checked; no detail of anybody's affairs."`
+	Expires registry.Time `json:"expires_at,omitempty"`
+	because
+}
+
+func (s *server) listEntities(c *call) (answer, error) {
+	state, byState, err := filterText[registry.EntityState](c, "state")
+	if err != nil {
+		return answer{}, err
+	}
+	name, byName := c.filter("name")
+	name = strings.ToLower(name)
+	keep := func(e *registry.Entry[registry.Entity]) bool {
+		return c.actor.MaySee(e.Value.ABN) && (!byState || e.Value.State == state) &&
+			(!byName || strings.Contains(strings.ToLower(e.Value.Name), name))
+	}
+	if c.actor.Staff() && !byState && !byName {
+		keep = nil
+	}
+	return paged(c, s.lists.entities.get(c.view, (*registry.View).Entities), keep, show)
+}
+
+func (s *server) getEntity(c *call) (answer, error) { return c.one(registry.KindEntity, c.path("abn")) }
+
+func (s *server) createEntity(c *call, in *entityBody) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	r, err := s.reg.CreateEntity(c.r.Context(), c.actor, registry.Entity{ABN: in.ABN, Name: in.Name, Roles: in.Roles, State: in.State, Contact: in.Contact}, m)
+	return changed(r, err, created)
+}
+
+func (s *server) updateEntity(c *call, in *entityUpdate) (answer, error) {
+	return s.editEntity(c, in.Reason, func(e *registry.Entity) {
+		e.Name, e.Roles, e.Contact = in.Name, in.Roles, in.Contact
+		if in.State != nil {
+			e.State = *in.State
+		}
+	})
+}
+
+// entityUpdate is the body of a change: a state left out stays.
+type entityUpdate struct {
+	Name    string                `json:"name" minLength:"1" maxLength:"200"`
+	Roles   []registry.Role       `json:"roles,omitempty" maxItems:"8"`
+	State   *registry.EntityState `json:"state,omitempty" doc:"Left out: the present one."`
+	Contact string                `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
+	because
+}
+
+// editEntity changes a part of an entity, leaving the rest as it is. Without an
+// If-Match of the caller it tries again when somebody else was faster.
+func (s *server) editEntity(c *call, reason string, edit func(*registry.Entity)) (answer, error) {
+	m, err := c.meta(reason)
+	if err != nil {
+		return answer{}, err
+	}
+	abn, err := c.entityOf()
+	if err != nil {
+		return answer{}, err
+	}
+	given := m.IfMatch
+	for range rereadsMax {
+		view, err := s.reg.View()
+		if err != nil {
+			return answer{}, err
+		}
+		value, rev, ok := view.Entry(registry.KindEntity, abn.String())
+		if !ok {
+			return answer{}, notFound(registry.KindEntity, abn.String())
+		}
+		next := *value.(*registry.Entity)
+		edit(&next)
+		if m.IfMatch = given; given == 0 {
+			m.IfMatch = rev
+		}
+		r, err := s.reg.UpdateEntity(c.r.Context(), c.actor, next, m)
+		if given == 0 && errors.Is(err, registry.ErrPrecondition) {
+			continue
+		}
+		return changed(r, err, found)
+	}
+	return answer{}, fmt.Errorf("%w: the entity changes faster than it can be read; try again", registry.ErrConflict)
+}
+
+func (s *server) listChecks(c *call) (answer, error) {
+	abn, err := c.entityOf()
+	if err != nil {
+		return answer{}, err
+	}
+	e := c.view.Entity(abn)
+	if e == nil {
+		return answer{}, notFound(registry.KindEntity, abn.String())
+	}
+	return paged(c, e.Checks, nil, func(k registry.Check) any { return k })
+}
+
+func (s *server) setCheck(c *call, in *checkBody) (answer, error) {
+	check := registry.Check{Name: in.Name, Outcome: in.Outcome, Source: in.Source, At: c.at, Expires: in.Expires}
+	return s.editEntity(c, in.Reason, func(e *registry.Entity) {
+		e.Checks = slices.Clone(e.Checks) // the View's own is shared
+		for i := range e.Checks {
+			if e.Checks[i].Name == check.Name {
+				e.Checks[i] = check
+				return
+			}
+		}
+		e.Checks = append(e.Checks, check)
+	})
+}

@@ -1,0 +1,204 @@
+package control
+
+import (
+	"sync"
+	"time"
+
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/registry"
+)
+
+// meView is who calls and, for a developer, how its own entity stands.
+type meView struct {
+	Name        string         `json:"name"`
+	Permissions []string       `json:"permissions"`
+	Entity      *meEntity      `json:"entity,omitempty"`
+	Products    []meProduct    `json:"products,omitempty"`
+	Denials     []decisionView `json:"last_denials,omitempty" doc:"The last calls refused, newest first."`
+}
+
+type meEntity struct {
+	registry.Entity
+	Suspension *suspensionView `json:"suspension,omitempty"`
+}
+
+// meProduct is one product of the developer's entity with its standing in PROD.
+type meProduct struct {
+	ID            string                  `json:"id"`
+	Name          string                  `json:"name"`
+	Owner         registry.ABN            `json:"owner"`
+	Standing      string                  `json:"standing" doc:"ok, or the code that calls in PROD are refused with."`
+	Detail        string                  `json:"detail" doc:"What that means and what to do about it."`
+	Certification registry.Certification  `json:"certification"`
+	Suspension    *suspensionView         `json:"suspension,omitempty"`
+	Versions      []meVersion             `json:"versions"`
+	Entitlements  []registry.Entitlement  `json:"entitlements"`
+	Subscriptions []registry.Subscription `json:"subscriptions"`
+}
+
+type meVersion struct {
+	registry.Version
+	Standing string `json:"standing"`
+}
+
+const (
+	meProductsMax      = 100
+	meSubscriptionsMax = 100
+	meDenialsMax       = 20
+)
+
+func (s *server) me(c *call) (answer, error) {
+	v := meView{Name: c.actor.Name, Permissions: permissionWords(c.actor.Permissions)}
+	if c.actor.Entity == 0 {
+		return answer{data: v}, nil
+	}
+	if e := c.view.Entity(c.actor.Entity); e != nil {
+		v.Entity = &meEntity{Entity: *e}
+		if x := c.view.Suspended(registry.KindEntity, e.ABN.String(), c.at); x != nil {
+			sv := s.viewSuspension(c, x)
+			v.Entity.Suspension = &sv
+		}
+	}
+	own := s.ownProducts(c)
+	subs := map[string][]registry.Subscription{}
+	for _, e := range s.lists.subscriptions.get(c.view, (*registry.View).Subscriptions) {
+		if p := c.view.Product(e.Value.ProductID); p != nil && p.Delivers(c.actor.Entity) && len(subs[p.ID]) < meSubscriptionsMax {
+			subs[p.ID] = append(subs[p.ID], e.Value)
+		}
+	}
+	for _, id := range own[:min(len(own), meProductsMax)] {
+		v.Products = append(v.Products, s.meProduct(c, c.view.Product(id), subs[id]))
+	}
+	var err error
+	v.Denials, err = s.denials(c, own, meDenialsMax)
+	return answer{data: v}, err
+}
+
+func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscription) meProduct {
+	out := meProduct{
+		ID: p.ID, Name: p.Name, Owner: p.Owner, Certification: p.Certification,
+		Versions: []meVersion{}, Entitlements: p.Entitlements, Subscriptions: subs,
+	}
+	if out.Entitlements == nil {
+		out.Entitlements = []registry.Entitlement{}
+	}
+	if out.Subscriptions == nil {
+		out.Subscriptions = []registry.Subscription{}
+	}
+	st := productStanding(c.view, p, c.at)
+	reason := standingReason(&st)
+	out.Standing, out.Detail = reason.String(), reason.Detail()
+	if reason == authz.OK {
+		out.Detail = "The product may call the services it is entitled to."
+	}
+	if st.Suspension != nil {
+		sv := s.viewSuspension(c, st.Suspension)
+		out.Suspension = &sv
+	}
+	for _, ver := range p.Versions {
+		q := registry.StandingQuery{App: &registry.ClientApp{ProductID: p.ID}, Environment: registry.PROD, Version: ver.Version}
+		vs := c.view.Standing(&q, c.at)
+		out.Versions = append(out.Versions, meVersion{ver, standingReason(&vs).String()})
+	}
+	return out
+}
+
+// productStanding is the standing of a product in PROD, whatever its versions.
+func productStanding(v *registry.View, p *registry.Product, at registry.Time) registry.Standing {
+	st := v.Standing(&registry.StandingQuery{App: &registry.ClientApp{ProductID: p.ID}, Environment: registry.PROD}, at)
+	if st.Code == registry.VersionBlockedStanding {
+		// Entity and product were found good before the versions were looked at.
+		return registry.Standing{Product: st.Product}
+	}
+	return st
+}
+
+// ownProducts are the IDs of the products that the caller's entity owns or
+// helps to deliver.
+func (s *server) ownProducts(c *call) []string {
+	var ids []string
+	for _, e := range s.lists.products.get(c.view, (*registry.View).Products) {
+		if c.actor.Entity != 0 && e.Value.Delivers(c.actor.Entity) {
+			ids = append(ids, e.ID)
+		}
+	}
+	return ids
+}
+
+// registerView is one product of the public register: no reasons, no states.
+type registerView struct {
+	ProductID string       `json:"product_id"`
+	Name      string       `json:"name"`
+	Owner     registry.ABN `json:"owner"`
+	OwnerName string       `json:"owner_name"`
+	Services  []string     `json:"services"`
+	Versions  []string     `json:"versions"`
+}
+
+// publicRegister is the public listing, made again at most once a second: it
+// is for anybody, and reading 100,000 standings for each caller is not.
+type publicRegister struct {
+	mu   sync.Mutex
+	of   *registry.View
+	made time.Time
+	all  []registerView
+}
+
+const publicEvery = time.Second
+
+func (p *publicRegister) get(v *registry.View, products []*registry.Entry[registry.Product], now time.Time) []registerView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	age := now.Sub(p.made)
+	if p.of != nil && age >= 0 && age < publicEvery && (p.of == v || p.of.Revision > v.Revision) {
+		return p.all
+	}
+	at := registry.At(now)
+	p.all = make([]registerView, 0, len(p.all))
+	for _, e := range products {
+		x := &e.Value
+		if x.Certification.State != registry.CertWhitelisted {
+			continue
+		}
+		if st := productStanding(v, x, at); st.Code != registry.Good {
+			continue
+		}
+		p.all = append(p.all, publicView(v, x, at))
+	}
+	p.of, p.made = v, now
+	return p.all
+}
+
+func publicView(v *registry.View, p *registry.Product, at registry.Time) registerView {
+	out := registerView{ProductID: p.ID, Name: p.Name, Owner: p.Owner, Services: []string{}, Versions: []string{}}
+	if e := v.Entity(p.Owner); e != nil {
+		out.OwnerName = e.Name
+	}
+	for _, e := range p.Entitlements {
+		if e.Environment == registry.PROD && e.Stage == registry.StagePROD && e.From <= at && (e.Until == 0 || at < e.Until) {
+			out.Services = append(out.Services, e.Service)
+		}
+	}
+	for _, ver := range p.Versions {
+		if ver.State == registry.VersionActive && (ver.SupportUntil == 0 || at < ver.SupportUntil) {
+			out.Versions = append(out.Versions, ver.Version)
+		}
+	}
+	return out
+}
+
+func (s *server) listRegister(c *call) (answer, error) {
+	product, byProduct := c.filter("product_id")
+	owner, byOwner, err := c.filterABN("owner")
+	if err != nil {
+		return answer{}, err
+	}
+	var keep func(registerView) bool
+	if byProduct || byOwner {
+		keep = func(v registerView) bool {
+			return (!byProduct || v.ProductID == product) && (!byOwner || v.Owner == owner)
+		}
+	}
+	all := s.public.get(c.view, s.lists.products.get(c.view, (*registry.View).Products), s.now())
+	return paged(c, all, keep, func(v registerView) any { return v })
+}

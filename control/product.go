@@ -1,0 +1,237 @@
+package control
+
+import (
+	"errors"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+type productBody struct {
+	ID         string            `json:"id" minLength:"1" maxLength:"64" doc:"The Product ID, such as FP-1001."`
+	Name       string            `json:"name" minLength:"1" maxLength:"200"`
+	Owner      registry.ABN      `json:"owner"`
+	Chain      []registry.ABN    `json:"chain,omitempty" maxItems:"16" doc:"Further entities that deliver it."`
+	Versions   []versionBody     `json:"versions,omitempty" maxItems:"64"`
+	Scenario   uint8             `json:"scenario,omitempty" maximum:"6"`
+	Category   registry.Category `json:"category,omitempty" enum:"A,B,C,D,E"`
+	OwnABNOnly bool              `json:"own_abn_only,omitempty"`
+	because
+}
+
+type productUpdate struct {
+	Name       string            `json:"name" minLength:"1" maxLength:"200"`
+	Owner      registry.ABN      `json:"owner"`
+	Chain      []registry.ABN    `json:"chain,omitempty" maxItems:"16"`
+	Scenario   uint8             `json:"scenario,omitempty" maximum:"6"`
+	Category   registry.Category `json:"category,omitempty" enum:"A,B,C,D,E"`
+	OwnABNOnly bool              `json:"own_abn_only,omitempty"`
+	because
+}
+
+type versionBody struct {
+	Version          string                `json:"version" minLength:"1" maxLength:"64"`
+	Released         registry.Time         `json:"released_at,omitempty"`
+	SupportUntil     registry.Time         `json:"support_until,omitempty" doc:"Refused from this instant."`
+	State            registry.VersionState `json:"state,omitempty" doc:"Default active."`
+	SecurityRelevant bool                  `json:"security_relevant,omitempty"`
+}
+
+type newVersionBody struct {
+	Version          string                `json:"version" minLength:"1" maxLength:"64"`
+	Released         registry.Time         `json:"released_at,omitempty"`
+	SupportUntil     registry.Time         `json:"support_until,omitempty" doc:"Refused from this instant."`
+	State            registry.VersionState `json:"state,omitempty" doc:"Default active."`
+	SecurityRelevant bool                  `json:"security_relevant,omitempty"`
+	because
+}
+
+type versionUpdate struct {
+	Released         registry.Time         `json:"released_at,omitempty"`
+	SupportUntil     registry.Time         `json:"support_until,omitempty" doc:"Refused from this instant."`
+	State            registry.VersionState `json:"state" doc:"active or blocked."`
+	SecurityRelevant bool                  `json:"security_relevant,omitempty"`
+	because
+}
+
+type entitlementBody struct {
+	Stage        registry.Stage `json:"stage,omitempty" doc:"In PROD: PVT or PROD."`
+	NamedClients []registry.ABN `json:"named_clients,omitempty" maxItems:"64" doc:"In stage PVT: the only clients it may act for."`
+	From         registry.Time  `json:"from,omitempty"`
+	Until        registry.Time  `json:"until,omitempty"`
+	because
+}
+
+type certificationBody struct {
+	State      registry.CertState `json:"state"`
+	ValidFrom  registry.Time      `json:"valid_from,omitempty"`
+	ValidUntil registry.Time      `json:"valid_until,omitempty" doc:"Refused from this instant."`
+	MaxRisk    registry.Risk      `json:"max_risk,omitempty" doc:"Restricted: the highest service rating left."`
+	because
+}
+
+func (s *server) listProducts(c *call) (answer, error) {
+	owner, byOwner, err := c.filterABN("owner")
+	if err != nil {
+		return answer{}, err
+	}
+	entity, byEntity, err := c.filterABN("entity")
+	if err != nil {
+		return answer{}, err
+	}
+	state, byState, err := filterText[registry.CertState](c, "state")
+	if err != nil {
+		return answer{}, err
+	}
+	keep := func(e *registry.Entry[registry.Product]) bool {
+		p := &e.Value
+		return mayKnowProduct(c, p) && (!byOwner || p.Owner == owner) && (!byEntity || p.Delivers(entity)) &&
+			(!byState || p.Certification.State == state)
+	}
+	if c.actor.Staff() && !byOwner && !byEntity && !byState {
+		keep = nil
+	}
+	return paged(c, s.lists.products.get(c.view, (*registry.View).Products), keep, show)
+}
+
+func (s *server) getProduct(c *call) (answer, error) {
+	return c.one(registry.KindProduct, c.path("id"))
+}
+
+func (s *server) createProduct(c *call, in *productBody) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	p := registry.Product{ID: in.ID, Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly}
+	for _, v := range in.Versions {
+		p.Versions = append(p.Versions, registry.Version(v))
+	}
+	r, err := s.reg.CreateProduct(c.r.Context(), c.actor, p, m)
+	return changed(r, err, created)
+}
+
+func (s *server) updateProduct(c *call, in *productUpdate) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	p := registry.Product{ID: c.path("id"), Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly}
+	r, err := s.reg.UpdateProduct(c.r.Context(), c.actor, p, m)
+	return changed(r, err, found)
+}
+
+// product is the one the path names.
+func (c *call) product() (*registry.Product, error) {
+	p := c.view.Product(c.path("id"))
+	if p == nil {
+		return nil, notFound(registry.KindProduct, c.path("id"))
+	}
+	return p, nil
+}
+
+func (s *server) listVersions(c *call) (answer, error) {
+	p, err := c.product()
+	if err != nil {
+		return answer{}, err
+	}
+	return paged(c, p.Versions, nil, func(v registry.Version) any { return v })
+}
+
+func (s *server) createVersion(c *call, in *newVersionBody) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	v := registry.Version{Version: in.Version, Released: in.Released, SupportUntil: in.SupportUntil, State: in.State, SecurityRelevant: in.SecurityRelevant}
+	r, err := s.reg.AddVersion(c.r.Context(), c.actor, c.path("id"), v, m)
+	return changed(r, err, created)
+}
+
+func (s *server) updateVersion(c *call, in *versionUpdate) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	v := registry.Version{Version: c.path("version"), Released: in.Released, SupportUntil: in.SupportUntil, State: in.State, SecurityRelevant: in.SecurityRelevant}
+	r, err := s.reg.UpdateVersion(c.r.Context(), c.actor, c.path("id"), v, m)
+	return changed(r, pathField(err, "/version", "version"), found)
+}
+
+func (s *server) listEntitlements(c *call) (answer, error) {
+	p, err := c.product()
+	if err != nil {
+		return answer{}, err
+	}
+	env, byEnv, err := filterText[registry.Environment](c, "environment")
+	if err != nil {
+		return answer{}, err
+	}
+	var keep func(registry.Entitlement) bool
+	if byEnv {
+		keep = func(e registry.Entitlement) bool { return e.Environment == env }
+	}
+	return paged(c, p.Entitlements, keep, func(e registry.Entitlement) any { return e })
+}
+
+func (s *server) setEntitlement(c *call, in *entitlementBody) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	env, err := c.environment()
+	if err != nil {
+		return answer{}, err
+	}
+	e := registry.Entitlement{Service: c.path("service"), Environment: env, Stage: in.Stage, NamedClients: in.NamedClients, From: in.From, Until: in.Until}
+	r, err := s.reg.SetEntitlement(c.r.Context(), c.actor, c.path("id"), e, m)
+	return changed(r, pathField(err, "/service", "service"), found)
+}
+
+func (s *server) removeEntitlement(c *call) (answer, error) {
+	m, err := c.meta("")
+	if err != nil {
+		return answer{}, err
+	}
+	env, err := c.environment()
+	if err != nil {
+		return answer{}, err
+	}
+	r, err := s.reg.RemoveEntitlement(c.r.Context(), c.actor, c.path("id"), c.path("service"), env, m)
+	return changed(r, err, found)
+}
+
+// environment is the one the path names.
+func (c *call) environment() (env registry.Environment, err error) {
+	if err := env.UnmarshalText([]byte(c.path("environment"))); err != nil {
+		return 0, &paramError{parameter: "environment", err: err}
+	}
+	return env, nil
+}
+
+// pathField turns a finding about a field that came in the path into one about
+// that parameter: there is no such member in the body to point at.
+func pathField(err error, pointer, parameter string) error {
+	var f *registry.FieldError
+	if errors.As(err, &f) && f.Field == pointer {
+		return &paramError{parameter: parameter, err: f.Err}
+	}
+	return err
+}
+
+func (s *server) getCertification(c *call) (answer, error) {
+	p, err := c.product()
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{data: p.Certification}, nil
+}
+
+func (s *server) setCertification(c *call, in *certificationBody) (answer, error) {
+	m, err := c.meta(in.Reason)
+	if err != nil {
+		return answer{}, err
+	}
+	cert := registry.Certification{State: in.State, ValidFrom: in.ValidFrom, ValidUntil: in.ValidUntil, MaxRisk: in.MaxRisk}
+	r, err := s.reg.SetCertification(c.r.Context(), c.actor, c.path("id"), cert, m)
+	return changed(r, err, found)
+}

@@ -1,0 +1,502 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// Config is what the API is made of.
+type Config struct {
+	Register  *registry.Register
+	Decisions Decisions // the zero value: explain answers 404
+	Changes   Changes   // nil: the listing of changes answers 503
+	Auth      Authenticator
+	// Ready tells why this control plane is not ready; nil when it is. Optional.
+	Ready func(context.Context) error
+	Log   *slog.Logger
+	// Metrics takes the API's metrics. Optional.
+	Metrics prometheus.Registerer
+	Version string // of the build
+	// Now is the clock for standings; default time.Now.
+	Now func() time.Time
+}
+
+// Bounds on what is served at once, and for how long.
+const (
+	inFlightMax       = 256
+	requestTimeout    = 20 * time.Second
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	idleTimeout       = time.Minute
+	headerBytesMax    = 16 << 10
+)
+
+type server struct {
+	reg       *registry.Register
+	decisions Decisions
+	changes   Changes
+	auth      Authenticator
+	ready     func(context.Context) error
+	log       *slog.Logger
+	version   string
+	now       func() time.Time
+	doc       *document
+	metrics   *metrics
+	slots     chan struct{}
+	lists     listings
+	public    publicRegister
+}
+
+// New makes the API's handler.
+func New(cfg Config) (http.Handler, error) {
+	if cfg.Register == nil || cfg.Auth == nil || cfg.Log == nil {
+		return nil, fmt.Errorf("control: Register, Auth and Log are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &server{
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		version: cfg.Version, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
+	}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	byPath := map[string]map[string]*route{}
+	for _, rt := range s.routes() {
+		s.doc.add(&rt)
+		if byPath[rt.path] == nil {
+			byPath[rt.path] = map[string]*route{}
+		}
+		byPath[rt.path][rt.method] = &rt
+	}
+	if err := s.doc.finish(); err != nil {
+		return nil, err
+	}
+	for path, methods := range byPath {
+		mux.HandleFunc(path, s.enter(methods))
+	}
+	for path, methods := range s.documents() {
+		mux.HandleFunc(path, s.enter(methods))
+	}
+	mux.HandleFunc("/", s.enter(nil))
+	return mux, nil
+}
+
+// routes is the whole API.
+func (s *server) routes() []route {
+	const (
+		registrar = registry.PermRegistrar
+		developer = registry.PermDeveloper
+		assessor  = registry.PermAssessor
+		auditor   = registry.PermAuditor
+		stoppers  = registry.PermOperator | registry.PermIncidentOfficer
+		staff     = stoppers | registrar | assessor | auditor
+	)
+	return []route{
+		get("/v1/entities", "list-entities", "Entities by ABN.", s.listEntities).lists(registry.Entity{}).filters("state", "name"),
+		post("/v1/entities", "create-entity", "Enter an entity.", with(s, s.createEntity)).gives(registry.Entity{}).by(registrar).creating(),
+		get("/v1/entities/{abn}", "get-entity", "One entity.", s.getEntity).gives(registry.Entity{}).about(registry.KindEntity, "abn"),
+		put("/v1/entities/{abn}", "update-entity", "Change an entity's name, roles, contact or registration state.", with(s, s.updateEntity)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
+		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).listsPlain(registry.Check{}).about(registry.KindEntity, "abn"),
+		put("/v1/entities/{abn}/checks", "set-check", "Record the outcome, and only the outcome, of one check.", with(s, s.setCheck)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
+
+		get("/v1/products", "list-products", "Products by Product ID.", s.listProducts).lists(registry.Product{}).filters("owner", "entity", "state"),
+		post("/v1/products", "create-product", "Enter a product.", with(s, s.createProduct)).gives(registry.Product{}).by(registrar).creating(),
+		get("/v1/products/{id}", "get-product", "One product.", s.getProduct).gives(registry.Product{}).about(registry.KindProduct, "id"),
+		put("/v1/products/{id}", "update-product", "Change a product's name, delivery chain, scenario or category.", with(s, s.updateProduct)).gives(registry.Product{}).about(registry.KindProduct, "id").by(registrar),
+		get("/v1/products/{id}/versions", "list-versions", "A product's versions.", s.listVersions).listsPlain(registry.Version{}).about(registry.KindProduct, "id"),
+		post("/v1/products/{id}/versions", "create-version", "Register a version.", with(s, s.createVersion)).gives(registry.Product{}).about(registry.KindProduct, "id").by(registrar | developer).creating(),
+		put("/v1/products/{id}/versions/{version}", "update-version", "Block a version, or set when its support ends.", with(s, s.updateVersion)).gives(registry.Product{}).about(registry.KindProduct, "id").by(registrar),
+		get("/v1/products/{id}/entitlements", "list-entitlements", "The services a product may call.", s.listEntitlements).listsPlain(registry.Entitlement{}).about(registry.KindProduct, "id").filters("environment"),
+		put("/v1/products/{id}/entitlements/{environment}/{service}", "set-entitlement", "Entitle a product to a service in an environment.", with(s, s.setEntitlement)).gives(registry.Product{}).about(registry.KindProduct, "id").by(assessor),
+		del("/v1/products/{id}/entitlements/{environment}/{service}", "remove-entitlement", "Take an entitlement away.", s.removeEntitlement).gives(registry.Product{}).about(registry.KindProduct, "id").by(assessor),
+		get("/v1/products/{id}/certification", "get-certification", "A product's certification.", s.getCertification).givesPlain(registry.Certification{}).about(registry.KindProduct, "id"),
+		put("/v1/products/{id}/certification", "set-certification", "Set a product's certification.", with(s, s.setCertification)).gives(registry.Product{}).about(registry.KindProduct, "id").by(assessor),
+
+		get("/v1/client-apps", "list-client-apps", "Client apps by client_id.", s.listClientApps).lists(registry.ClientApp{}).filters("product_id", "environment", "owner"),
+		post("/v1/client-apps", "create-client-app", "Bind a client_id to a product and an environment.", with(s, s.createClientApp)).gives(registry.ClientApp{}).by(registrar).creating(),
+		get("/v1/client-apps/{id}", "get-client-app", "One client app.", s.getClientApp).gives(registry.ClientApp{}).about(registry.KindClientApp, "id"),
+		put("/v1/client-apps/{id}", "update-client-app", "Disable or enable a client app.", with(s, s.updateClientApp)).gives(registry.ClientApp{}).about(registry.KindClientApp, "id").by(registrar),
+
+		get("/v1/credentials", "list-credentials", "Machine credentials by thumbprint.", s.listCredentials).lists(registry.Credential{}).filters("abn"),
+		post("/v1/credentials", "create-credential", "Enter a machine credential.", with(s, s.createCredential)).gives(registry.Credential{}).by(registrar).creating(),
+		get("/v1/credentials/{id}", "get-credential", "One machine credential.", s.getCredential).gives(registry.Credential{}).about(registry.KindCredential, "id"),
+		put("/v1/credentials/{id}", "update-credential", "Change a machine credential's name or expiry.", with(s, s.updateCredential)).gives(registry.Credential{}).about(registry.KindCredential, "id").by(registrar),
+
+		get("/v1/subscriptions", "list-subscriptions", "Subscriptions by SSID.", s.listSubscriptions).lists(registry.Subscription{}).filters("product_id", "client_abn"),
+		post("/v1/subscriptions", "create-subscription", "Enter one client's subscription to a product.", with(s, s.createSubscription)).gives(registry.Subscription{}).by(registrar).creating(),
+		get("/v1/subscriptions/{id}", "get-subscription", "One subscription.", s.getSubscription).gives(registry.Subscription{}).about(registry.KindSubscription, "id"),
+		post("/v1/subscriptions/{id}/nominate", "nominate-subscription", "The client told the agency of this SSID, or took that back.", with(s, s.nominate)).gives(registry.Subscription{}).about(registry.KindSubscription, "id").by(registrar | developer),
+
+		get("/v1/services", "list-services", "Services by key.", s.listServices).lists(registry.Service{}).filters("risk"),
+		post("/v1/services", "create-service", "Enter a service.", with(s, s.createService)).gives(registry.Service{}).by(registrar).creating(),
+		get("/v1/services/{id}", "get-service", "One service.", s.getService).gives(registry.Service{}).about(registry.KindService, "id"),
+		put("/v1/services/{id}", "update-service", "Change a service.", with(s, s.updateService)).gives(registry.Service{}).about(registry.KindService, "id").by(registrar),
+
+		get("/v1/suspensions", "list-suspensions", "Suspensions, the latest first.", s.listSuspensions).lists(suspensionView{}).filters("kind", "subject", "active", "product_id"),
+		post("/v1/suspensions", "suspend", "Suspend a subject, at once.", with(s, s.suspend)).gives(suspensionView{}).by(stoppers).filters("wait", "timeout").creating(),
+		get("/v1/suspensions/{id}", "get-suspension", "One suspension.", s.getSuspension).gives(suspensionView{}).about(registry.KindSuspension, "id"),
+		post("/v1/suspensions/{id}/confirm", "confirm-suspension", "A second person confirms, and may extend to 72 h.", with(s, s.confirm)).gives(suspensionView{}).about(registry.KindSuspension, "id").by(stoppers).filters("wait", "timeout").lenient(),
+		post("/v1/suspensions/{id}/lift", "lift-suspension", "Lift a suspension; not the one who imposed it.", with(s, s.lift)).gives(suspensionView{}).about(registry.KindSuspension, "id").by(stoppers).filters("wait", "timeout").lenient(),
+
+		get("/v1/notices", "list-notices", "Notices, the latest first.", s.listNotices).lists(registry.Notice{}).filters("kind", "subject"),
+		post("/v1/notices", "issue-notice", "Announce something before it takes effect.", with(s, s.issueNotice)).gives(registry.Notice{}).by(stoppers).creating(),
+		get("/v1/notices/{id}", "get-notice", "One notice.", s.getNotice).gives(registry.Notice{}).about(registry.KindNotice, "id"),
+
+		get("/v1/token-denials", "list-token-denials", "Denied signing keys and tokens.", s.listDenials).lists(registry.Denial{}).by(staff).filters("issuer", "active"),
+		post("/v1/token-denials", "deny-token", "Deny a signing key (kid) or one token (jti) of an issuer.", with(s, s.denyToken)).gives(registry.Denial{}).by(stoppers).filters("wait", "timeout").creating(),
+		get("/v1/token-denials/{id}", "get-token-denial", "One denial.", s.getDenial).gives(registry.Denial{}).about(registry.KindDenial, "id").by(staff),
+		post("/v1/token-denials/{id}/lift", "lift-token-denial", "Lift a denial.", with(s, s.liftDenial)).gives(registry.Denial{}).about(registry.KindDenial, "id").by(stoppers).lenient(),
+
+		get("/v1/sidecars", "list-sidecars", "The sidecars on the roll, and what each holds.", s.listSidecars).listsPlain(sidecarView{}).by(staff),
+		get("/v1/decisions", "list-decisions", "The latest refusals of a product.", s.listDecisions).listsPlain(decisionView{}).filters("product_id"),
+		get("/v1/decisions/{id}", "explain-decision", "Why one call was decided as it was.", s.explain).givesPlain(explanation{}),
+		get("/v1/changes", "list-changes", "The log of every change.", s.listChanges).listsPlain(changeView{}).by(auditor).filters("after").trimmed(),
+
+		get("/v1/me", "get-me", "Who you are and, for a developer, your own entity and how it stands.", s.me).givesPlain(meView{}),
+		get("/v1/register", "list-register", "The public register: whitelisted products.", s.listRegister).listsPlain(registerView{}).open().filters("product_id", "owner"),
+	}
+}
+
+// route is one line of the table.
+type route struct {
+	method, path, id, summary string
+	allow                     registry.Permission // any of these; 0: anybody signed in
+	public                    bool                // no sign-in
+	kind                      registry.Kind       // the record the path names, 404 for those who may not see it
+	value                     string              // the path value that names it
+	params                    []param
+	body                      reflect.Type
+	data                      reflect.Type
+	list, recorded, creates   bool
+	tagged, matches, trims    bool
+	optional                  bool // the body may be left out
+	handle                    func(*call) (answer, error)
+}
+
+type handler struct {
+	body reflect.Type
+	call func(*call) (answer, error)
+}
+
+// with decodes the body for a handler that takes one.
+func with[T any](s *server, h func(*call, *T) (answer, error)) handler {
+	return handler{reflect.TypeFor[T](), func(c *call) (answer, error) {
+		in := new(T)
+		if err := s.doc.decode(c.body, in); err != nil {
+			return answer{}, err
+		}
+		return h(c, in)
+	}}
+}
+
+func post(path, id, summary string, h handler) route {
+	return route{method: http.MethodPost, path: path, id: id, summary: summary, body: h.body, handle: h.call}
+}
+
+func put(path, id, summary string, h handler) route {
+	return route{method: http.MethodPut, path: path, id: id, summary: summary, body: h.body, handle: h.call, matches: true}
+}
+
+func get(path, id, summary string, h func(*call) (answer, error)) route {
+	return route{method: http.MethodGet, path: path, id: id, summary: summary, handle: h}
+}
+
+func del(path, id, summary string, h func(*call) (answer, error)) route {
+	return route{method: http.MethodDelete, path: path, id: id, summary: summary, handle: h, matches: true}
+}
+
+func (rt route) gives(v any) route {
+	rt.data, rt.recorded, rt.tagged = reflect.TypeOf(v), true, true
+	return rt
+}
+
+func (rt route) givesPlain(v any) route { rt.data = reflect.TypeOf(v); return rt }
+
+func (rt route) lists(v any) route {
+	rt.list, rt.recorded = true, true
+	return rt.listsPlain(v)
+}
+
+func (rt route) listsPlain(v any) route {
+	rt.data, rt.list = reflect.TypeOf(v), true
+	return rt.filters("page", "limit")
+}
+
+func (rt route) about(kind registry.Kind, value string) route {
+	rt.kind, rt.value = kind, value
+	return rt
+}
+
+func (rt route) by(p registry.Permission) route { rt.allow = p; return rt }
+func (rt route) creating() route                { rt.creates = true; return rt }
+
+// lenient: the body may be left out.
+func (rt route) lenient() route { rt.optional, rt.matches = true, true; return rt }
+func (rt route) open() route    { rt.public = true; return rt }
+func (rt route) trimmed() route { rt.trims = true; return rt }
+
+func (rt route) filters(names ...string) route {
+	rt.params = slices.Clone(rt.params)
+	for _, n := range names {
+		rt.params = append(rt.params, params[n])
+	}
+	return rt
+}
+
+func (rt *route) command() bool { return !reads(rt.method) }
+
+func (rt *route) tag() string {
+	noun, _, _ := strings.Cut(strings.TrimPrefix(rt.path, "/v1/"), "/")
+	return noun
+}
+
+func (rt *route) paramNames() string {
+	var names []string
+	for _, p := range rt.params {
+		names = append(names, p.name)
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func (rt *route) permissionText() string {
+	switch {
+	case rt.public:
+		return "For everybody, without sign-in."
+	case rt.allow == 0:
+		return "For everybody signed in; a developer sees its own entity only."
+	}
+	return "For: " + strings.Join(permissionWords(rt.allow), ", ") + "."
+}
+
+func permissionWords(p registry.Permission) []string {
+	names := []string{}
+	for _, w := range []string{"operator", "incident-officer", "registrar", "assessor", "auditor", "developer"} {
+		if one, ok := registry.ParsePermission(w); ok && p&one != 0 {
+			names = append(names, w)
+		}
+	}
+	return names
+}
+
+// param is a query parameter.
+type param struct {
+	name, doc string
+	schema    func() *huma.Schema
+}
+
+func text() *huma.Schema { return &huma.Schema{Type: huma.TypeString} }
+
+func boolean() *huma.Schema { return &huma.Schema{Type: huma.TypeBoolean} }
+
+func number(least, most float64) func() *huma.Schema {
+	return func() *huma.Schema {
+		return &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}
+	}
+}
+
+var params = map[string]param{
+	"page":        {"page", "From 1.", number(1, pageMax)},
+	"limit":       {"limit", "Items on a page.", number(1, limitMax)},
+	"after":       {"after", "Only what is after this revision.", number(0, 1<<53)},
+	"state":       {"state", "Only in this state.", text},
+	"name":        {"name", "Only with this in the name, upper or lower case.", text},
+	"owner":       {"owner", "Only of the entity with this ABN.", abnText("").schema},
+	"entity":      {"entity", "Only what the entity with this ABN owns or helps to deliver.", abnText("").schema},
+	"abn":         {"abn", "Only of the entity with this ABN.", abnText("").schema},
+	"client_abn":  {"client_abn", "Only for the client with this ABN.", abnText("").schema},
+	"product_id":  {"product_id", "Only of this product.", text},
+	"environment": {"environment", "Only in this environment.", func() *huma.Schema { return environmentText("").Schema(nil) }},
+	"kind":        {"kind", "Only of this kind of subject.", func() *huma.Schema { return kindText("").Schema(nil) }},
+	"subject":     {"subject", "Only of the subject with this ID.", text},
+	"active":      {"active", "Only what holds now (true), or what does not (false).", boolean},
+	"issuer":      {"issuer", "Only of this issuer.", text},
+	"risk":        {"risk", "Only of this risk rating.", number(0, 4)},
+	"wait":        {"wait", "Answer when every sidecar holds the change, or at the timeout.", boolean},
+	"timeout":     {"timeout", "How long to wait, at most 5s.", text},
+}
+
+func (a abnText) schema() *huma.Schema { return a.Schema(nil) }
+
+// enter is the way into every handler: request ID, limits, panics, log, metrics.
+func (s *server) enter(methods map[string]*route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		c := &call{id: newRequestID(), w: rec, r: r}
+		h := w.Header()
+		h.Set("X-Request-Id", c.id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			if p := recover(); p != nil {
+				s.log.ErrorContext(r.Context(), "panic in a handler", "request_id", c.id, "route", c.routeName(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				if rec.status == 0 {
+					s.fail(c, fmt.Errorf("panic: %v", p))
+				}
+			}
+			took := time.Since(start)
+			s.metrics.observe(c, rec.status, took)
+			s.logRequest(c, rec.status, rec.bytes, float64(took.Microseconds())/1000)
+		}()
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		default:
+			s.fail(c, errBusy)
+			return
+		}
+		if err := s.serve(c, methods); err != nil {
+			s.fail(c, err)
+		}
+	}
+}
+
+func (s *server) serve(c *call, methods map[string]*route) error {
+	if methods == nil {
+		return fmt.Errorf("%w: there is nothing at this address; /openapi.json lists what there is", registry.ErrNotFound)
+	}
+	for _, rt := range methods {
+		c.route = &route{path: rt.path} // for the log, until the method is known
+	}
+	method := c.r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	rt := methods[method]
+	if rt == nil {
+		c.w.Header().Set("Allow", allow(methods))
+		if method == http.MethodOptions {
+			c.allowed(allow(methods))
+			return nil
+		}
+		return errMethod
+	}
+	c.route = rt
+	if rt.data == nil { // a document, written by its handler
+		_, err := rt.handle(c)
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), requestTimeout)
+	defer cancel()
+	c.r = c.r.WithContext(ctx)
+	if err := s.admit(c); err != nil {
+		return err
+	}
+	if rt.command() {
+		return s.command(c)
+	}
+	a, err := rt.handle(c)
+	if err != nil {
+		return err
+	}
+	st, err := render(a)
+	if err != nil {
+		return err
+	}
+	c.send(st)
+	return nil
+}
+
+// admit finds out who calls and whether they may: first whether the record is
+// one they may know of (404), then whether they may do this (403).
+func (s *server) admit(c *call) (err error) {
+	rt := c.route
+	if !rt.public {
+		if c.actor, err = s.auth.Authenticate(c.r); err != nil {
+			return err
+		}
+	}
+	if c.view, err = s.reg.View(); err != nil {
+		return err
+	}
+	c.at = registry.At(s.now())
+	if rt.kind != registry.NoKind && !c.actor.Staff() {
+		if !mayKnow(c, rt.kind, c.path(rt.value)) {
+			return notFound(rt.kind, c.path(rt.value))
+		}
+	}
+	if rt.allow != 0 && !c.actor.Has(rt.allow) {
+		if rt.path == "/v1/suspensions" { // by the subject in the body: see suspend
+			return s.refuseSuspend(c)
+		}
+		return forbidden(rt)
+	}
+	return c.checkQuery()
+}
+
+func forbidden(rt *route) error {
+	return fmt.Errorf("%w: your permissions do not cover this. %s", registry.ErrForbidden, rt.permissionText())
+}
+
+// command runs a handler that changes something, once for each Idempotency-Key.
+func (s *server) command(c *call) (err error) {
+	if c.body, err = readBody(c.w, c.r); err != nil {
+		return err
+	}
+	switch {
+	case c.route.optional && len(c.body) == 0:
+		c.body = []byte("{}")
+	case c.route.body != nil:
+		if err := checkMediaType(c.r.Header.Get("Content-Type")); err != nil {
+			return err
+		}
+	case len(c.body) > 0:
+		return fmt.Errorf("%w: this takes no body", errMalformed)
+	}
+	key, fingerprint, keyed, err := c.idempotency()
+	if err != nil {
+		return err
+	}
+	do := func() (stored, error) {
+		a, err := c.route.handle(c)
+		if err != nil {
+			return stored{}, err
+		}
+		return render(a)
+	}
+	var st stored
+	if keyed {
+		st, err = s.once(c, key, fingerprint, do)
+	} else {
+		st, err = do()
+	}
+	if err != nil {
+		return err
+	}
+	c.send(st)
+	return nil
+}
+
+func allow(methods map[string]*route) string {
+	names := []string{http.MethodOptions}
+	for m := range methods {
+		names = append(names, m)
+		if m == http.MethodGet {
+			names = append(names, http.MethodHead)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
