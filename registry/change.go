@@ -75,7 +75,7 @@ type MAC [16]byte
 // AdHash-style multiset hash, Bellare & Micciancio 1997, over a keyed MAC).
 type Digest [2]uint64
 
-// Add puts a record's MAC in, Sub takes it out.
+// Add puts a record's MAC in.
 func (d Digest) Add(m MAC) Digest {
 	d[0] += binary.LittleEndian.Uint64(m[:8])
 	d[1] += binary.LittleEndian.Uint64(m[8:])
@@ -89,9 +89,18 @@ func (d Digest) Sub(m MAC) Digest {
 	return d
 }
 
-// Sealer computes and checks MACs under the register key. The control planes
-// and the sidecars hold the same key, in a file; Redis never does.
+// Sealer computes and checks MACs under the register key, for any number of
+// goroutines. The control planes and the sidecars hold the same key, in a file;
+// Redis never does.
 type Sealer struct{ pool sync.Pool }
+
+// sealing is one MAC in the making; kept in the pool so that a load of some
+// hundred thousand records makes no garbage.
+type sealing struct {
+	h   hash.Hash
+	buf []byte // what goes before the data
+	out [sha256.Size]byte
+}
 
 // NewSealer needs a key of at least 32 bytes.
 func NewSealer(key []byte) (*Sealer, error) {
@@ -99,31 +108,40 @@ func NewSealer(key []byte) (*Sealer, error) {
 		return nil, errKeyShort
 	}
 	k := append([]byte(nil), key...)
-	return &Sealer{pool: sync.Pool{New: func() any { return hmac.New(sha256.New, k) }}}, nil
+	return &Sealer{pool: sync.Pool{New: func() any { return &sealing{h: hmac.New(sha256.New, k)} }}}, nil
 }
 
-func (s *Sealer) sum(write func(h hash.Hash)) (m MAC) {
-	h := s.pool.Get().(hash.Hash)
-	h.Reset()
-	write(h)
-	var out [sha256.Size]byte
-	copy(m[:], h.Sum(out[:0]))
-	s.pool.Put(h)
+// begin starts a MAC of one sort of thing; what is appended to buf comes first.
+func (s *Sealer) begin(sort byte) *sealing {
+	x := s.pool.Get().(*sealing)
+	x.h.Reset()
+	x.buf = append(x.buf[:0], sort)
+	return x
+}
+
+func (x *sealing) number(n uint64) { x.buf = binary.BigEndian.AppendUint64(x.buf, n) }
+
+func (x *sealing) text(s string) {
+	x.number(uint64(len(s)))
+	x.buf = append(x.buf, s...)
+}
+
+// finish adds the data and gives the sealing back.
+func (s *Sealer) finish(x *sealing, data []byte) (m MAC) {
+	x.h.Write(x.buf)
+	x.h.Write(data)
+	copy(m[:], x.h.Sum(x.out[:0]))
+	s.pool.Put(x)
 	return m
 }
 
 // Record computes a record's MAC over its kind, ID, revision and data.
 func (s *Sealer) Record(r *Record) MAC {
-	return s.sum(func(h hash.Hash) {
-		var b [18]byte
-		b[0] = 'r'
-		b[1] = byte(r.Kind)
-		binary.BigEndian.PutUint64(b[2:], uint64(r.Revision))
-		binary.BigEndian.PutUint64(b[10:], uint64(len(r.ID)))
-		h.Write(b[:])
-		h.Write([]byte(r.ID))
-		h.Write(r.Data)
-	})
+	x := s.begin('r')
+	x.buf = append(x.buf, byte(r.Kind))
+	x.number(uint64(r.Revision))
+	x.text(r.ID)
+	return s.finish(x, r.Data)
 }
 
 // Seal stamps a record with its revision and MAC.
@@ -141,37 +159,28 @@ func (s *Sealer) Genuine(r *Record) bool {
 // Change computes a change's MAC: over its header and its records' MACs, which
 // bind the records.
 func (s *Sealer) Change(c *Change) MAC {
-	return s.sum(func(h hash.Hash) {
-		var b [1 + 5*8]byte
-		b[0] = 'c'
-		binary.BigEndian.PutUint64(b[1:], uint64(c.Revision))
-		binary.BigEndian.PutUint64(b[9:], uint64(c.Epoch))
-		binary.BigEndian.PutUint64(b[17:], uint64(c.At))
-		binary.BigEndian.PutUint64(b[25:], c.Digest[0])
-		binary.BigEndian.PutUint64(b[33:], c.Digest[1])
-		h.Write(b[:])
-		for _, s := range []string{c.Actor, c.Command, c.Reason} {
-			var n [8]byte
-			binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-			h.Write(n[:])
-			h.Write([]byte(s))
-		}
-		for i := range c.Puts {
-			h.Write(c.Puts[i].MAC[:])
-		}
-	})
+	x := s.begin('c')
+	x.number(uint64(c.Revision))
+	x.number(uint64(c.Epoch))
+	x.number(uint64(c.At))
+	x.number(c.Digest[0])
+	x.number(c.Digest[1])
+	x.text(c.Actor)
+	x.text(c.Command)
+	x.text(c.Reason)
+	for i := range c.Puts {
+		x.buf = append(x.buf, c.Puts[i].MAC[:]...)
+	}
+	return s.finish(x, nil)
 }
 
 // Head computes the head's MAC.
-func (s *Sealer) Head(x *Head) MAC {
-	return s.sum(func(h hash.Hash) {
-		var b [1 + 5*8]byte
-		b[0] = 'h'
-		binary.BigEndian.PutUint64(b[1:], uint64(x.Revision))
-		binary.BigEndian.PutUint64(b[9:], uint64(x.Epoch))
-		binary.BigEndian.PutUint64(b[17:], x.Records)
-		binary.BigEndian.PutUint64(b[25:], x.Digest[0])
-		binary.BigEndian.PutUint64(b[33:], x.Digest[1])
-		h.Write(b[:])
-	})
+func (s *Sealer) Head(h *Head) MAC {
+	x := s.begin('h')
+	x.number(uint64(h.Revision))
+	x.number(uint64(h.Epoch))
+	x.number(h.Records)
+	x.number(h.Digest[0])
+	x.number(h.Digest[1])
+	return s.finish(x, nil)
 }

@@ -1,13 +1,15 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 )
 
-// tamperedTold bounds how many records of one snapshot are told one by one.
-const tamperedTold = 16
+// gcPercentLoading is the GC percent while a snapshot loads into tight memory.
+const gcPercentLoading = 25
 
 var errDigest = errors.New("the records held are not those the digest stands for")
 
@@ -46,32 +48,36 @@ func (m *Mirror) load(ctx context.Context, held *View) (*View, error) {
 // snapshot reads every record. settled is the highest revision among them: from
 // there on the log makes the set whole.
 func (m *Mirror) snapshot(ctx context.Context, held *View) (v *View, settled Revision, err error) {
-	b := NewBuilder(nil, At(m.cfg.Now()))
-	told := 0
-	head, err := m.log.Snapshot(ctx, func(r *Record) error {
-		if !m.sealer.Genuine(r) {
-			if told++; told <= tamperedTold {
-				m.alarm(ctx, Alarm{Kind: AlarmTampered, What: r.Key(), Err: ErrTampered})
-			}
-			return nil
-		}
-		settled = max(settled, r.Revision)
-		if err := b.Put(r); err != nil {
-			return &alarmError{Alarm{Kind: AlarmUndecodable, What: r.Key(), Store: r.Revision, Err: err}}
-		}
-		return nil
-	})
-	if err != nil {
+	if m.cfg.TightMemory {
+		defer tightMemory()()
+	}
+	l := startLoader(m.sealer)
+	head, err := m.log.Snapshot(ctx, l.put)
+	lerr := l.finish()
+	for _, key := range l.tampered {
+		m.alarm(ctx, Alarm{Kind: AlarmTampered, What: key, Store: head.Revision, Err: ErrTampered})
+	}
+	if err = cmp.Or(lerr, err); err != nil { // lerr first: err only repeats it
 		return nil, 0, fmt.Errorf("snapshot: %w", err)
 	}
 	if err := m.checkHead(&head, held); err != nil {
 		return nil, 0, err
 	}
-	v, err = b.View(head.Revision, head.Epoch)
+	v, err = l.b.View(head.Revision, head.Epoch)
 	if err != nil {
 		return nil, 0, &alarmError{Alarm{Kind: AlarmUndecodable, What: "routes", Store: head.Revision, Err: err}}
 	}
-	return v, settled, nil
+	return v, l.settled, nil
+}
+
+// tightMemory makes the collector keep up with a load, instead of letting the
+// heap grow to twice what is loaded, and gives back what it freed.
+func tightMemory() (restore func()) {
+	percent := debug.SetGCPercent(gcPercentLoading)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.FreeOSMemory()
+	}
 }
 
 // replay brings a View up to the head by the log, as an observer: the View is

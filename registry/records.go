@@ -37,19 +37,21 @@ type Check struct {
 	Expires Time   `json:"expires_at,omitempty"`
 }
 
-// Product is what is certified: the overarching product, never one form.
+// Product is what is certified: the overarching product, never one form. The
+// order of the fields here and below leaves the least padding: there may be a
+// hundred thousand of them.
 type Product struct {
 	ID            string        `json:"id"` // Product ID, e.g. FP-1001
 	Name          string        `json:"name"`
 	Owner         ABN           `json:"owner"`
 	Chain         []ABN         `json:"chain,omitempty"` // further entities that deliver it (D→SP→CP)
-	Certification Certification `json:"certification"`
 	Versions      []Version     `json:"versions,omitempty"`
 	Entitlements  []Entitlement `json:"entitlements,omitempty"`
-	Scenario      uint8         `json:"scenario,omitempty"` // deployment scenario 1–6 (domain model §2)
 	Category      Category      `json:"category,omitempty"`
-	OwnABNOnly    bool          `json:"own_abn_only,omitempty"` // in-house: acts for its owner and nobody else
 	Updated       Time          `json:"updated_at,omitempty"`
+	Certification Certification `json:"certification"`
+	Scenario      uint8         `json:"scenario,omitempty"`     // deployment scenario 1–6 (domain model §2)
+	OwnABNOnly    bool          `json:"own_abn_only,omitempty"` // in-house: acts for its owner and nobody else
 }
 
 // Delivers tells whether abn is the owner or a member of the delivery chain.
@@ -88,10 +90,10 @@ func (p *Product) Entitled(service string, env Environment) *Entitlement {
 
 // Certification is a product's standing as certified, with its validity.
 type Certification struct {
-	State      CertState `json:"state"`
 	ValidFrom  Time      `json:"valid_from,omitempty"`
 	ValidUntil Time      `json:"valid_until,omitempty"` // denies at this instant; not set: no end
-	MaxRisk    Risk      `json:"max_risk,omitempty"`    // Restricted: the highest service rating left; 0: no cap
+	State      CertState `json:"state"`
+	MaxRisk    Risk      `json:"max_risk,omitempty"` // Restricted: the highest service rating left; 0: no cap
 }
 
 // Version is one release of a product.
@@ -106,11 +108,11 @@ type Version struct {
 // Entitlement lets a product call one service in one environment.
 type Entitlement struct {
 	Service      string      `json:"service"`
-	Environment  Environment `json:"environment"`
-	Stage        Stage       `json:"stage,omitempty"`         // PROD only
 	NamedClients []ABN       `json:"named_clients,omitempty"` // stage PVT: the only clients it may act for
 	From         Time        `json:"from,omitempty"`
 	Until        Time        `json:"until,omitempty"`
+	Environment  Environment `json:"environment"`
+	Stage        Stage       `json:"stage,omitempty"` // PROD only
 }
 
 // Category is the DSP category of domain model §4, one letter A–E, or empty.
@@ -120,9 +122,9 @@ type Category string
 type ClientApp struct {
 	ClientID    string      `json:"client_id"`
 	ProductID   string      `json:"product_id"`
+	Updated     Time        `json:"updated_at,omitempty"`
 	Environment Environment `json:"environment"`
 	Disabled    bool        `json:"disabled,omitempty"`
-	Updated     Time        `json:"updated_at,omitempty"`
 }
 
 // Credential is a machine credential: the certificate a token may be bound to.

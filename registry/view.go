@@ -2,8 +2,6 @@ package registry
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"unsafe"
 )
@@ -27,8 +25,9 @@ type View struct {
 	denials       table[Denial]
 	notices       table[Notice]
 
-	// suspended lists, per kind and ID of the subject, every suspension neither
-	// lifted nor known to have expired when it entered.
+	// suspended lists, per kind and ID of the subject, every suspension not
+	// lifted: without end first, then those that expire last. Expired ones stay:
+	// what a View holds depends on no clock.
 	suspended [KindService + 1]table[[]*Suspension]
 	// clientSubs lists the subscriptions of a product for a client: "FP-1001 56000001313".
 	clientSubs table[[]string]
@@ -90,6 +89,9 @@ func (v *View) Suspended(kind Kind, id string, at Time) *Suspension {
 	}
 	var found *Suspension
 	for _, s := range e.Value {
+		if s.Expires != 0 && s.Expires <= at {
+			break // and so have all that follow
+		}
 		if s.Active(at) && (found == nil || s.Emergency && !found.Emergency) {
 			found = s
 		}
@@ -196,156 +198,4 @@ func sorted[T any](t *table[T]) []*Entry[T] {
 	t.each(func(e *Entry[T]) bool { all = append(all, e); return true })
 	slices.SortFunc(all, func(a, b *Entry[T]) int { return cmp.Compare(a.ID, b.ID) })
 	return all
-}
-
-// Builder makes a View from another and some records. Not safe for concurrent
-// use; the parent View is not touched.
-type Builder struct {
-	v             View
-	now           Time
-	intern        map[string]string
-	routesChanged bool
-	own           struct {
-		entities, products, apps, credentials, subscriptions, services, suspensions, denials, notices, clientSubs owned
-		suspended                                                                                                 [KindService + 1]owned
-	}
-}
-
-// NewBuilder starts from a View, or from the empty register when v is nil. now
-// is used only to leave out suspensions that have expired already.
-func NewBuilder(v *View, now Time) *Builder {
-	b := &Builder{now: now, intern: map[string]string{}}
-	if v != nil {
-		b.v = *v
-	}
-	return b
-}
-
-// Put decodes a genuine record into the register. A record older than the one
-// held is passed over, so that a snapshot read while the register changes
-// converges once the log is replayed over it.
-func (b *Builder) Put(r *Record) error {
-	var err error
-	switch r.Kind {
-	case KindEntity:
-		_, err = put(b, &b.v.entities, &b.own.entities, r, nil)
-	case KindProduct:
-		_, err = put(b, &b.v.products, &b.own.products, r, b.internProduct)
-	case KindClientApp:
-		_, err = put(b, &b.v.apps, &b.own.apps, r, func(a *ClientApp) { a.ProductID = b.str(a.ProductID) })
-	case KindCredential:
-		_, err = put(b, &b.v.credentials, &b.own.credentials, r, nil)
-	case KindSubscription:
-		var e *Entry[Subscription]
-		e, err = put(b, &b.v.subscriptions, &b.own.subscriptions, r, func(s *Subscription) { s.ProductID = b.str(s.ProductID) })
-		if e != nil {
-			b.indexSubscription(&e.Value)
-		}
-	case KindService:
-		_, err = put(b, &b.v.services, &b.own.services, r, nil)
-		b.routesChanged = true
-	case KindSuspension:
-		var e *Entry[Suspension]
-		e, err = put(b, &b.v.suspensions, &b.own.suspensions, r, nil)
-		if e != nil {
-			b.indexSuspension(&e.Value)
-		}
-	case KindDenial:
-		_, err = put(b, &b.v.denials, &b.own.denials, r, nil)
-	case KindNotice:
-		_, err = put(b, &b.v.notices, &b.own.notices, r, nil)
-	default:
-		err = fmt.Errorf("%w: record kind %d", ErrInvalid, r.Kind)
-	}
-	if err != nil {
-		return fmt.Errorf("record %s: %w", r.Key(), err)
-	}
-	return nil
-}
-
-func put[T any](b *Builder, t *table[T], o *owned, r *Record, tidy func(*T)) (*Entry[T], error) {
-	if old := t.get(r.ID); old != nil && old.Revision >= r.Revision {
-		return nil, nil
-	}
-	e := &Entry[T]{Revision: r.Revision, MAC: r.MAC, ID: r.ID}
-	if err := json.Unmarshal(r.Data, &e.Value); err != nil {
-		return nil, err
-	}
-	if tidy != nil {
-		tidy(&e.Value)
-	}
-	if old := t.put(e, o); old != nil {
-		b.v.Digest = b.v.Digest.Sub(old.MAC)
-	} else {
-		b.v.Records++
-	}
-	b.v.Digest = b.v.Digest.Add(r.MAC)
-	return e, nil
-}
-
-func (b *Builder) str(s string) string {
-	if k, ok := b.intern[s]; ok {
-		return k
-	}
-	b.intern[s] = s
-	return s
-}
-
-func (b *Builder) internProduct(p *Product) {
-	for i := range p.Entitlements {
-		p.Entitlements[i].Service = b.str(p.Entitlements[i].Service)
-	}
-	for i := range p.Versions {
-		p.Versions[i].Version = b.str(p.Versions[i].Version)
-	}
-}
-
-func (b *Builder) indexSuspension(s *Suspension) {
-	if !s.Subject.Kind.Suspendable() {
-		return
-	}
-	t, o := &b.v.suspended[s.Subject.Kind], &b.own.suspended[s.Subject.Kind]
-	e := &Entry[[]*Suspension]{ID: s.Subject.ID}
-	if old := t.get(s.Subject.ID); old != nil {
-		for _, x := range old.Value {
-			if x.ID != s.ID && x.LiftedAt == 0 && (x.Expires == 0 || x.Expires > b.now) {
-				e.Value = append(e.Value, x)
-			}
-		}
-	}
-	if s.LiftedAt == 0 {
-		e.Value = append(e.Value, s)
-	}
-	t.put(e, o)
-}
-
-func (b *Builder) indexSubscription(s *Subscription) {
-	key := string(clientSubsKey(nil, s.ProductID, s.ClientABN))
-	e := &Entry[[]string]{ID: key}
-	if old := b.v.clientSubs.get(key); old != nil {
-		e.Value = append(e.Value, old.Value...)
-	}
-	if !slices.Contains(e.Value, s.SSID) {
-		e.Value = append(e.Value, s.SSID)
-	}
-	b.v.clientSubs.put(e, &b.own.clientSubs)
-}
-
-// View finishes: the register as it then stands at a revision. The Builder
-// must not be used afterwards.
-func (b *Builder) View(rev Revision, epoch Epoch) (*View, error) {
-	if b.routesChanged {
-		var all []*Service
-		for _, e := range sorted(&b.v.services) {
-			all = append(all, &e.Value)
-		}
-		r, err := CompileRoutes(all)
-		if err != nil {
-			return nil, fmt.Errorf("routes: %w", err)
-		}
-		b.v.routes = r
-	}
-	v := b.v
-	v.Revision, v.Epoch = rev, epoch
-	return &v, nil
 }
