@@ -47,8 +47,8 @@ const (
 )
 
 // scan is what one pass over the wire found, before it is judged. Envoy sends
-// the headers either as a map, where repeated ones are joined by commas, or
-// (encode_raw_headers) as a list; should both come, they count together.
+// the headers either as a map or (encode_raw_headers) as a list; should both
+// come, they count together.
 type scan struct {
 	mapped   [nHeaders]value
 	listed   [nHeaders]value // the first of each
@@ -300,13 +300,17 @@ func (s *scan) judge(r *authz.Request) {
 	r.BodyTruncated = n > 1 || n == 1 && partial != "false"
 }
 
-// header gives a header's first value and how often it came; a comma in the
-// map's form means that Envoy joined several.
+// header gives a header's first value and how often it came. A comma means that
+// somebody joined several: in the map Envoy joins all, in the list still those
+// it keeps a place for, such as Authorization. No value that is read here has a
+// comma of its own.
 func (s *scan) header(i header) (string, int) {
 	l, m := &s.listed[i], &s.mapped[i]
 	n := l.n + m.n
-	if m.n > 0 && bytes.IndexByte(m.b, ',') >= 0 {
-		n++
+	for _, v := range [...][]byte{l.b, m.b} {
+		if bytes.IndexByte(v, ',') >= 0 {
+			n++
+		}
 	}
 	if l.n > 0 {
 		return str(l.b), n

@@ -35,6 +35,9 @@ func reference(m *authv3.CheckRequest) (r authz.Request, ok bool) {
 				}
 				if n == 0 {
 					first = val
+					if strings.Contains(val, ",") {
+						n++
+					}
 				}
 				n++
 			}
@@ -158,6 +161,9 @@ func samples() map[string]*authv3.CheckRequest {
 				":authority": "localhost", "content-type": "application/json", "x-request-id": "abc", "user-agent": "x",
 			}
 		}),
+		"list joined": base(func(h *authv3.AttributeContext_HttpRequest) {
+			h.HeaderMap = raw("authorization", "Bearer a,Bearer b", "x-software-id", "1,2")
+		}),
 		"list": base(func(h *authv3.AttributeContext_HttpRequest) {
 			h.HeaderMap = raw("authorization", "Bearer a.b.c", "x-product-id", "FP-1001", "content-type", "application/grpc+proto", "x-request-id", "abc")
 		}),
@@ -267,7 +273,7 @@ func TestDecodeCountsWhatWouldBeAmbiguous(t *testing.T) {
 		authorizations int
 		duplicated     bool
 	}{
-		"map": {1, false}, "list": {1, false}, "map joined": {2, true}, "list twice": {2, true},
+		"map": {1, false}, "list": {1, false}, "map joined": {2, true}, "list joined": {2, true}, "list twice": {2, true},
 		"both forms": {2, false}, "two hosts": {0, true}, "other authority": {0, true}, "empty": {0, false},
 	} {
 		var s scan
