@@ -1,0 +1,39 @@
+-- Appends changes and writes their records, all or nothing.
+-- KEYS head, records, log, claim
+-- ARGV fence, base, last revision, head epoch, head, log length (0: keep all), wake channel,
+--      number of changes, then for each: revision, change, number of records, and for each: key, record
+local epoch = redis.call('HGET', KEYS[4], 'epoch') or '0'
+if epoch ~= ARGV[1] then
+  return {'fenced', epoch}
+end
+local rev = redis.call('HGET', KEYS[1], 'rev') or '0'
+if rev ~= ARGV[2] then
+  -- The same change again is no conflict: its writer never heard the answer.
+  local there = redis.call('XRANGE', KEYS[3], ARGV[9] .. '-0', ARGV[9] .. '-0')[1]
+  if there and there[2][2] == ARGV[10] then
+    redis.call('HSET', KEYS[1], 'rev', rev) -- a write, for WAIT to wait for
+    return {'committed', rev}
+  end
+  return {'conflict', rev}
+end
+if ARGV[9] ~= string.format('%.0f', tonumber(rev) + 1) then
+  return {'conflict', rev}
+end
+redis.call('HEXISTS', KEYS[2], '') -- fails on a wrong type before anything is written
+local i = 9
+for _ = 1, tonumber(ARGV[8]) do
+  -- First the log: it refuses an ID that is not above its last.
+  redis.call('XADD', KEYS[3], ARGV[i] .. '-0', 'c', ARGV[i + 1])
+  local n = tonumber(ARGV[i + 2])
+  i = i + 3
+  for _ = 1, n do
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+    i = i + 2
+  end
+end
+redis.call('HSET', KEYS[1], 'rev', ARGV[3], 'epoch', ARGV[4], 'head', ARGV[5])
+if ARGV[6] ~= '0' then
+  redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', ARGV[6])
+end
+redis.pcall('PUBLISH', ARGV[7], ARGV[3]) -- a wake-up lost is healed by the next poll
+return {'committed', ARGV[3]}

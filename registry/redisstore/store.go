@@ -1,0 +1,346 @@
+// Package redisstore holds the register in Redis: the ledger, the log and the
+// roll.
+//
+// Every key carries one hash tag, so that a Redis Cluster keeps them in one
+// slot and every step below is one atomic script: a commit appends to the log
+// and writes the records or does neither; a poll records what the sidecar
+// holds and reads on.
+//
+//	{dspgate}:head      hash    rev, epoch, head (sealed)
+//	{dspgate}:rec       hash    "product/FP-1001" → record (sealed)
+//	{dspgate}:log       stream  entry "<revision>-0", field c: the change (sealed)
+//	{dspgate}:roll      hash    sidecar → when it polled, what it holds
+//	{dspgate}:claim     hash    the writer's epoch, holder, until
+//	{dspgate}:observer  string  the last follower off the roll that polled
+//	{dspgate}:idem:KEY  string  the answer of an Idempotency-Key, for a day
+//	{dspgate}:wake, {dspgate}:wake-roll   channels
+//
+// Redis 6.2 or later. What Redis holds is not believed: records, changes and
+// heads are sealed under a key it never sees (registry.Sealer), and a Mirror
+// checks them.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// Bounds of single replies.
+const (
+	followBytesMax = 1 << 20 // of changes in one poll, the last one may exceed it
+	scanChunk      = 1000    // records in one step of a snapshot
+	rangeChunk     = 64      // changes in one step of a listing
+	rememberFor    = 24 * time.Hour
+	answerBytesMax = 1 << 20
+	// rollGrace is how long beyond its longest lease a silent sidecar stays on the roll, for people to see.
+	rollGrace = time.Hour
+)
+
+// Store is the register in one Redis. Any number of goroutines may use it.
+type Store struct {
+	cfg      Config
+	rdb      redis.UniversalClient
+	log      *slog.Logger
+	version  int  // major*1000+minor; 0 unknown
+	localAOF bool // the primary itself writes an append-only file
+
+	commit, follow, lead, leave, roll script
+
+	keyHead, keyRec, keyLog, keyRoll, keyClaim, keyObserver, keyGuard, keyIdem, wake, wakeRoll string
+}
+
+var (
+	_ registry.Log         = (*Store)(nil)
+	_ registry.Ledger      = (*Store)(nil)
+	_ registry.GroupLedger = (*Store)(nil)
+	_ registry.RollWaker   = (*Store)(nil)
+)
+
+func newStore(cfg Config, rdb redis.UniversalClient, log *slog.Logger) *Store {
+	p := "{" + cfg.Prefix + "}:"
+	return &Store{
+		cfg: cfg, rdb: rdb, log: log,
+		keyHead: p + "head", keyRec: p + "rec", keyLog: p + "log", keyRoll: p + "roll", keyClaim: p + "claim",
+		keyObserver: p + "observer", keyGuard: p + "guard", keyIdem: p + "idem:", wake: p + "wake", wakeRoll: p + "wake-roll",
+	}
+}
+
+// Close closes the connections. Contexts of Wake and WakeRoll end on their own.
+func (s *Store) Close() error { return s.rdb.Close() }
+
+// Commit implements registry.Ledger.
+func (s *Store) Commit(ctx context.Context, fence registry.Epoch, base registry.Revision, c *registry.Change, head *registry.Head) error {
+	return s.CommitGroup(ctx, fence, base, []*registry.Change{c}, head)
+}
+
+// CommitGroup implements registry.GroupLedger. The same changes committed
+// again, as after ErrUncertain, are no conflict.
+func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Revision, changes []*registry.Change, head *registry.Head) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	args := []any{
+		uint64(fence), uint64(base), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.cfg.LogMax, s.wake, len(changes),
+	}
+	for i, c := range changes {
+		if c.Revision != changes[0].Revision+registry.Revision(i) {
+			panic("redisstore: a gap in the changes to commit")
+		}
+		args = append(args, uint64(c.Revision), encodeChange(c), len(c.Puts))
+		for j := range c.Puts {
+			args = append(args, c.Puts[j].Key(), encodeRecord(&c.Puts[j]))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+s.replicaWait())
+	defer cancel()
+	val, replicas, err := s.run(ctx, &s.commit, []string{s.keyHead, s.keyRec, s.keyLog, s.keyClaim}, args, s.cfg.Replicas > 0)
+	if err != nil {
+		return fmt.Errorf("commit revision %d: %w", head.Revision, classify(err, true))
+	}
+	reply, err := stringsOf(val, 2)
+	if err != nil {
+		return fmt.Errorf("commit revision %d: %w: %w", head.Revision, registry.ErrUncertain, err)
+	}
+	switch reply[0] {
+	case "committed":
+		if replicas < s.cfg.Replicas {
+			return fmt.Errorf("commit revision %d: %w: %d of %d", head.Revision, registry.ErrNotDurable, replicas, s.cfg.Replicas)
+		}
+		return nil
+	case "fenced":
+		return fmt.Errorf("commit revision %d: %w: epoch %d is over, it is %s now", head.Revision, registry.ErrFenced, fence, reply[1])
+	}
+	if store, err := strconv.ParseUint(reply[1], 10, 64); err == nil && registry.Revision(store) < base {
+		return fmt.Errorf("commit revision %d: %w: %w: its head is %d", head.Revision, registry.ErrConflict, registry.ErrRewound, store)
+	}
+	return fmt.Errorf("commit revision %d: %w: the head is %s", head.Revision, registry.ErrConflict, reply[1])
+}
+
+func (s *Store) replicaWait() time.Duration {
+	if s.cfg.Replicas > 0 {
+		return s.cfg.ReplicaTimeout
+	}
+	return 0
+}
+
+// Lead implements registry.Ledger; ttl 0 gives the claim up.
+func (s *Store) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (registry.Epoch, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	val, _, err := s.run(ctx, &s.lead, []string{s.keyClaim, s.keyHead}, []any{holder, uint64(have), max(ttl, 0).Milliseconds()}, false)
+	if err != nil {
+		return 0, fmt.Errorf("take the writer's claim: %w", classify(err, false))
+	}
+	reply, ok := val.([]any)
+	if !ok || len(reply) < 2 {
+		return 0, fmt.Errorf("take the writer's claim: %w: unexpected reply", registry.ErrUnavailable)
+	}
+	epoch, _ := reply[1].(int64)
+	if reply[0] != "held" {
+		if len(reply) > 3 {
+			return 0, fmt.Errorf("take the writer's claim: %w: %v holds epoch %d for %v ms more", registry.ErrFenced, reply[2], epoch, reply[3])
+		}
+		return 0, fmt.Errorf("take the writer's claim: %w", registry.ErrFenced)
+	}
+	return registry.Epoch(epoch), nil
+}
+
+// Follow implements registry.Log.
+func (s *Store) Follow(ctx context.Context, ack registry.Ack, maxChanges int) (registry.Poll, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	observer := 0
+	if ack.Observer {
+		observer = 1
+	}
+	val, _, err := s.run(ctx, &s.follow, []string{s.keyHead, s.keyLog, s.keyRoll, s.keyObserver},
+		[]any{ack.ID, uint64(ack.Revision), encodeMember(&ack), observer, maxChanges, followBytesMax, s.wakeRoll}, false)
+	if err != nil {
+		return registry.Poll{}, fmt.Errorf("follow the log: %w", classify(err, false))
+	}
+	reply, err := stringsOf(val, 3)
+	if err != nil {
+		return registry.Poll{}, fmt.Errorf("follow the log: %w: %w", registry.ErrUnavailable, err)
+	}
+	var p registry.Poll
+	if reply[1] != "" {
+		if p.Head, err = decodeHead(reply[1]); err != nil {
+			return p, fmt.Errorf("follow the log: %w", err)
+		}
+	}
+	for i, entry := range reply[3:] {
+		c, err := decodeChange(entry)
+		if err == nil && c.Revision != ack.Revision+registry.Revision(i)+1 {
+			err = fmt.Errorf("%w: log entry %d holds revision %d", registry.ErrTampered, ack.Revision+registry.Revision(i)+1, c.Revision)
+		}
+		if err != nil {
+			return p, fmt.Errorf("follow the log: %w", err)
+		}
+		p.Changes = append(p.Changes, c)
+	}
+	if reply[2] == "trimmed" && len(p.Changes) == 0 {
+		return p, fmt.Errorf("follow the log from %d: %w", ack.Revision, registry.ErrTrimmed)
+	}
+	return p, nil
+}
+
+// Leave implements registry.Log.
+func (s *Store) Leave(ctx context.Context, id, incarnation string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	if _, _, err := s.run(ctx, &s.leave, []string{s.keyRoll}, []any{id, storedIncarnation(incarnation), s.wakeRoll}, false); err != nil {
+		return fmt.Errorf("leave the roll: %w", classify(err, false))
+	}
+	return nil
+}
+
+// Roll implements registry.Ledger.
+func (s *Store) Roll(ctx context.Context) ([]registry.Member, registry.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	val, _, err := s.run(ctx, &s.roll, []string{s.keyRoll}, []any{rollGrace.Milliseconds()}, false)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the roll: %w", classify(err, false))
+	}
+	reply, err := stringsOf(val, 1)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the roll: %w: %w", registry.ErrUnavailable, err)
+	}
+	now, err := strconv.ParseInt(reply[0], 10, 64)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the roll: %w: %w", registry.ErrUnavailable, err)
+	}
+	members := make([]registry.Member, 0, len(reply)/2)
+	for i := 1; i+1 < len(reply); i += 2 {
+		m, err := decodeMember(reply[i], reply[i+1])
+		if err != nil {
+			return nil, 0, fmt.Errorf("read the roll: %w", err)
+		}
+		members = append(members, m)
+	}
+	return members, registry.Time(now), nil
+}
+
+// Replayed implements registry.Ledger.
+func (s *Store) Replayed(ctx context.Context, key string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	b, err := s.rdb.Get(ctx, s.keyIdem+key).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a stored answer: %w", classify(err, false))
+	}
+	return append([]byte{}, b...), nil // an empty answer is one, and not nil
+}
+
+// Remember implements registry.Ledger. The first answer stays.
+func (s *Store) Remember(ctx context.Context, key string, answer []byte) error {
+	if len(answer) > answerBytesMax {
+		return fmt.Errorf("store an answer: %w: %d bytes, at most %d", registry.ErrInvalid, len(answer), answerBytesMax)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	err := s.rdb.SetArgs(ctx, s.keyIdem+key, answer, redis.SetArgs{Mode: "NX", TTL: rememberFor}).Err()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("store an answer: %w", classify(err, false))
+	}
+	return nil
+}
+
+// Changes implements registry.Ledger.
+func (s *Store) Changes(ctx context.Context, after registry.Revision, maxChanges int) ([]registry.Change, error) {
+	var all []registry.Change
+	next := after + 1
+	for len(all) < maxChanges {
+		got, head, err := s.changesFrom(ctx, next, min(maxChanges-len(all), rangeChunk))
+		if err != nil {
+			return nil, fmt.Errorf("read the log: %w", err)
+		}
+		for i := range got {
+			if id := fmt.Sprintf("%d-0", next); got[i].ID != id {
+				return nil, fmt.Errorf("read the log from %d: %w", after, registry.ErrTrimmed)
+			}
+			entry, _ := got[i].Values["c"].(string)
+			c, err := decodeChange(entry)
+			if err == nil && c.Revision != next {
+				err = fmt.Errorf("%w: log entry %d holds revision %d", registry.ErrTampered, next, c.Revision)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read the log: %w", err)
+			}
+			all = append(all, c)
+			next++
+		}
+		if len(got) == 0 {
+			if head >= next && len(all) == 0 {
+				return nil, fmt.Errorf("read the log from %d: %w", after, registry.ErrTrimmed)
+			}
+			break
+		}
+	}
+	return all, nil
+}
+
+func (s *Store) changesFrom(ctx context.Context, from registry.Revision, n int) ([]redis.XMessage, registry.Revision, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	// The head first: an entry appended in between is then no gap.
+	head, err := s.rdb.HGet(ctx, s.keyHead, "rev").Uint64()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, 0, classify(err, false)
+	}
+	got, err := s.rdb.XRangeN(ctx, s.keyLog, fmt.Sprintf("%d-0", from), "+", int64(n)).Result()
+	if err != nil {
+		return nil, 0, classify(err, false)
+	}
+	return got, registry.Revision(head), nil
+}
+
+// stringsOf reads a reply of strings (nil is "") with at least n of them.
+func stringsOf(val any, n int) ([]string, error) {
+	list, ok := val.([]any)
+	if !ok || len(list) < n {
+		return nil, errors.New("unexpected reply")
+	}
+	out := make([]string, len(list))
+	for i, x := range list {
+		switch x := x.(type) {
+		case string:
+			out[i] = x
+		case nil:
+		default:
+			return nil, fmt.Errorf("unexpected reply of %T", x)
+		}
+	}
+	return out, nil
+}
+
+// classify says what a failed call means for the register. write: the call was
+// a commit; then what was perhaps executed is ErrUncertain, where an answer of
+// Redis itself, or no connection at all, says that it was not.
+func classify(err error, write bool) error {
+	var answered redis.Error
+	var dial *net.OpError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &answered) && !strings.HasPrefix(answered.Error(), "UNKILLABLE"),
+		errors.As(err, &dial) && dial.Op == "dial",
+		errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted), errors.Is(err, redis.ErrClosed),
+		!write:
+		return fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: %w", registry.ErrUncertain, err)
+}
