@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 )
 
 // gcPercentLoading is the GC percent while a snapshot loads into tight memory.
 const gcPercentLoading = 25
 
-var errDigest = errors.New("the records held are not those the digest stands for")
+var (
+	errDigest  = errors.New("the records held are not those the digest stands for")
+	errStalled = errors.New("the store stopped in the middle of the snapshot")
+)
 
 // load makes a View from a snapshot and the log after it. It is published only
 // when its digest is the head's: a record that was altered, put back to an
@@ -51,8 +55,20 @@ func (m *Mirror) snapshot(ctx context.Context, held *View) (v *View, settled Rev
 	if m.cfg.TightMemory {
 		defer tightMemory()()
 	}
+	// A store that stops in the middle must not hold up the next attempt for as
+	// long as a whole load may take.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(pollTimeoutMax, func() { cancel(errStalled) })
+	defer stalled.Stop()
 	l := startLoader(m.sealer)
-	head, err := m.log.Snapshot(ctx, l.put)
+	n := 0
+	head, err := m.log.Snapshot(ctx, func(r *Record) error {
+		if n++; n%batchRecords == 0 {
+			stalled.Reset(pollTimeoutMax)
+		}
+		return l.put(r)
+	})
 	lerr := l.finish()
 	for _, key := range l.tampered {
 		m.alarm(ctx, Alarm{Kind: AlarmTampered, What: key, Store: head.Revision, Err: ErrTampered})
@@ -84,7 +100,9 @@ func tightMemory() (restore func()) {
 // not served yet, and one that is served may be older.
 func (m *Mirror) replay(ctx context.Context, v, held *View, settled Revision) (*View, error) {
 	for {
-		p, err := m.log.Follow(ctx, Ack{ID: m.cfg.ID, Incarnation: m.cfg.Incarnation, Revision: v.Revision, Observer: true}, m.cfg.Batch)
+		pollCtx, cancel := context.WithTimeout(ctx, pollTimeoutMax)
+		p, err := m.log.Follow(pollCtx, Ack{ID: m.cfg.ID, Incarnation: m.cfg.Incarnation, Revision: v.Revision, Observer: true}, m.cfg.Batch)
+		cancel()
 		if err != nil {
 			return nil, fmt.Errorf("replay: %w", err)
 		}

@@ -36,7 +36,7 @@ type MirrorConfig struct {
 	// give the memory back afterwards. Process-wide: for one Mirror a process.
 	TightMemory bool
 
-	Clock   func() time.Duration // of the leases; default BootTime
+	Clock   func() time.Duration // of the leases; default NewBootClock()
 	Now     func() time.Time     // default time.Now
 	Log     *slog.Logger         // default: none
 	OnAlarm func(Alarm)          // called by Run's goroutine; must not block
@@ -108,7 +108,7 @@ func NewMirror(log Log, sealer *Sealer, cfg MirrorConfig) *Mirror {
 	cfg.Batch = cmp.Or(max(cfg.Batch, 0), 1024)
 	cfg.Recount = cmp.Or(max(cfg.Recount, 0), time.Minute)
 	if cfg.Clock == nil {
-		cfg.Clock = BootTime
+		cfg.Clock = NewBootClock()
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -169,7 +169,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	if m.running.Swap(true) {
 		panic("registry: Mirror.Run called twice")
 	}
-	keeper, floor, err := openState(m.cfg.StateFile, m.sealer)
+	keeper, floor, err := openState(m.cfg.StateFile, m.sealer, m.cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -288,12 +288,9 @@ func (m *Mirror) poll(ctx context.Context, held *View) (more bool, err error) {
 // checkHead refuses a head that does not verify or goes back behind what was
 // held, by this process or an earlier one.
 func (m *Mirror) checkHead(h *Head, held *View) error {
-	m.mu.Lock()
-	m.status.Store = h.Revision
-	m.mu.Unlock()
-	var revision Revision
+	revision, epoch, records := m.floor.Revision, m.floor.Epoch, m.floor.Records
 	if held != nil {
-		revision = held.Revision
+		revision, epoch, records = max(revision, held.Revision), max(epoch, held.Epoch), max(records, held.Records)
 	}
 	alarm := func(kind AlarmKind, err error) error {
 		return &alarmError{Alarm{Kind: kind, What: "head", Held: revision, Store: h.Revision, Err: err}}
@@ -302,14 +299,11 @@ func (m *Mirror) checkHead(h *Head, held *View) error {
 	if *h != (Head{}) && m.sealer.Head(h) != h.MAC {
 		return alarm(AlarmTampered, ErrTampered)
 	}
-	floor := max(m.floor.Revision, revision)
-	if h.Revision < floor || h.Epoch < m.floor.Epoch {
-		return alarm(AlarmRewound, fmt.Errorf("%w: revision %d of epoch %d, was %d of %d",
-			ErrRewound, h.Revision, h.Epoch, floor, m.floor.Epoch))
-	}
-	records := m.floor.Records
-	if held != nil {
-		records = max(records, held.Records)
+	m.mu.Lock()
+	m.status.Store = h.Revision
+	m.mu.Unlock()
+	if h.Revision < revision || h.Epoch < epoch {
+		return alarm(AlarmRewound, fmt.Errorf("%w: revision %d of epoch %d, was %d of %d", ErrRewound, h.Revision, h.Epoch, revision, epoch))
 	}
 	if h.Records < (records+1)/2 {
 		return alarm(AlarmShrunk, fmt.Errorf("%d records, were %d", h.Records, records))
@@ -423,9 +417,14 @@ func (m *Mirror) settle(ctx context.Context, err error) {
 		return
 	}
 	var a *alarmError
-	if errors.As(err, &a) {
+	switch {
+	case errors.As(err, &a):
 		m.alarm(ctx, a.Alarm)
-	} else if was == "" { // once, not at every attempt
+	case errors.Is(err, ErrTampered): // found by the store itself
+		m.alarm(ctx, Alarm{Kind: AlarmTampered, What: "store", Err: err})
+	case errors.Is(err, ErrRewound):
+		m.alarm(ctx, Alarm{Kind: AlarmRewound, What: "store", Err: err})
+	case was == "": // once, not at every attempt
 		m.cfg.Log.WarnContext(ctx, "register not followed", "err", err)
 	}
 }

@@ -19,14 +19,15 @@ const stateInterval = time.Second
 // lags by at most stateInterval and a write. A nil keeper keeps nothing.
 type stateKeeper struct {
 	path   string
-	offers chan Head // capacity 1: the newest replaces the one not yet taken
+	offers chan Head     // capacity 1: the newest replaces the one not yet taken
+	ending chan struct{} // closed when no more will be offered
 	done   chan error
 }
 
 // openState reads the head kept by an earlier process, zero when there is
 // none, and starts the keeper. A file that does not verify is an error: it
 // would take away what protects a restart from an older store.
-func openState(path string, s *Sealer) (*stateKeeper, Head, error) {
+func openState(path string, s *Sealer, log *slog.Logger) (*stateKeeper, Head, error) {
 	var h Head
 	if path == "" {
 		return nil, h, nil
@@ -41,8 +42,8 @@ func openState(path string, s *Sealer) (*stateKeeper, Head, error) {
 			return nil, Head{}, fmt.Errorf("state file %s: %w; remove it if the register was made anew or its key changed", path, ErrTampered)
 		}
 	}
-	k := &stateKeeper{path: path, offers: make(chan Head, 1), done: make(chan error, 1)}
-	go k.run(h)
+	k := &stateKeeper{path: path, offers: make(chan Head, 1), ending: make(chan struct{}), done: make(chan error, 1)}
+	go k.run(h, log)
 	return k, h, nil
 }
 
@@ -63,23 +64,29 @@ func (k *stateKeeper) close(log *slog.Logger) {
 	if k == nil {
 		return
 	}
+	close(k.ending)
 	close(k.offers)
 	if err := <-k.done; err != nil {
-		log.Error("state file not written: a restart may accept an older store", "err", err)
+		log.Error("state file not written at the end: a restart may accept an older store", "err", err)
 	}
 }
 
-func (k *stateKeeper) run(kept Head) {
+func (k *stateKeeper) run(kept Head, log *slog.Logger) {
 	var err error
+	warned := false
 	for h := range k.offers {
 		if h == kept || h == (Head{}) {
 			continue
 		}
 		if err = writeFileAtomic(k.path, h); err == nil {
 			kept = h
+		} else if !warned {
+			log.Warn("state file not written: a restart may accept an older store", "err", err)
+			warned = true
 		}
-		if len(k.offers) == 0 {
-			time.Sleep(stateInterval)
+		select {
+		case <-k.ending:
+		case <-time.After(stateInterval):
 		}
 	}
 	k.done <- err
