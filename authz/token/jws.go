@@ -20,40 +20,42 @@ type compact struct {
 	signingInput string // header.payload, as signed
 	header       string // decoded
 	payload      string // decoded
-	signature    string // still encoded
+	signature    []byte // decoded
 }
 
-// split cuts a token in its three segments and decodes the first two. ok is
-// false for every other serialization, and for every other encoding of these.
+// openJWS is the shell around the signature: one serialization in one encoding,
+// and a header that can be read in one way.
+func openJWS(raw string) (c compact, h header, ok bool) {
+	if c, ok = split(raw); ok {
+		h, ok = parseHeader(c.header)
+	}
+	return c, h, ok
+}
+
+// split cuts a token in its three segments and decodes them. ok is false for
+// every other serialization, and for every other encoding of these.
 func split(raw string) (c compact, ok bool) {
 	h := strings.IndexByte(raw, '.')
-	if h <= 0 {
+	p := strings.LastIndexByte(raw, '.')
+	if h <= 0 || p <= h+1 { // an empty payload is a detached one
 		return c, false
 	}
-	p := strings.IndexByte(raw[h+1:], '.')
-	if p <= 0 { // an empty payload is a detached one
-		return c, false
-	}
-	p += h + 1
-	c.signingInput, c.signature = raw[:p], raw[p+1:]
-	if !alphabet(c.signature) { // another '.' among them
-		return c, false
-	}
-	if c.header, ok = canonical(raw[:h]); !ok {
-		return c, false
-	}
-	c.payload, ok = canonical(raw[h+1 : p])
-	return c, ok
+	c.signingInput = raw[:p]
+	head, okHead := canonical(raw[:h])
+	payload, okPayload := canonical(raw[h+1 : p]) // no dot is in its alphabet
+	c.header, c.payload = string(head), string(payload)
+	c.signature, ok = canonical(raw[p+1:])
+	return c, ok && okHead && okPayload
 }
 
 // canonical decodes base64url without padding, of which each value has exactly
 // one encoding: the decoder by itself skips line ends.
-func canonical(s string) (string, bool) {
+func canonical(s string) ([]byte, bool) {
 	if !alphabet(s) {
-		return "", false
+		return nil, false
 	}
 	b, err := segmentEncoding.DecodeString(s)
-	return string(b), err == nil
+	return b, err == nil
 }
 
 func alphabet(s string) bool {

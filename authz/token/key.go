@@ -71,12 +71,12 @@ func (k *Key) same(o *Key) bool {
 	return k == o || o != nil && k.fingerprint == o.fingerprint
 }
 
-// verify checks a signature over the signing input under the pinned algorithm.
-func (k *Key) verify(signingInput string, sig []byte) bool {
-	if k.order != nil && !ecdsaInRange(sig, k.order) {
+// verify checks a signature under the pinned algorithm, which the header must name.
+func (k *Key) verify(alg string, c *compact) bool {
+	if alg != k.alg || k.order != nil && !ecdsaInRange(c.signature, k.order) {
 		return false
 	}
-	return k.method.Verify(signingInput, sig, k.public) == nil
+	return k.method.Verify(c.signingInput, c.signature, k.public) == nil
 }
 
 // ecdsaInRange tells whether sig is r‖s, each as wide as the order n and within

@@ -106,11 +106,7 @@ func (v *Verifier) miss(raw, peer string, now time.Time) (*verified, Failure) {
 	if v.bad.has(id, now) {
 		return nil, SignatureInvalid
 	}
-	jws, ok := split(raw)
-	if !ok {
-		return nil, Malformed
-	}
-	head, ok := parseHeader(jws.header)
+	jws, head, ok := openJWS(raw)
 	if !ok {
 		return nil, Malformed
 	}
@@ -133,10 +129,6 @@ func (v *Verifier) miss(raw, peer string, now time.Time) (*verified, Failure) {
 	if !ok {
 		return nil, Malformed
 	}
-	sig, ok := canonical(jws.signature)
-	if !ok {
-		return nil, Malformed
-	}
 	set := issuer.Keys.Keys(now)
 	key := set.Key(head.kid)
 	if key == nil {
@@ -153,7 +145,7 @@ func (v *Verifier) miss(raw, peer string, now time.Time) (*verified, Failure) {
 		return nil, Throttled
 	}
 	v.signatures.Add(1)
-	if !key.verify(jws.signingInput, []byte(sig)) {
+	if !key.verify(head.alg, &jws) {
 		v.bad.put(id, issuer, set)
 		return nil, SignatureInvalid
 	}
