@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 
 	"github.com/swaggest/swgui/v5emb"
@@ -73,7 +74,7 @@ func (s *server) readiness(c *call) error {
 
 // NewHTTPServer makes the server for the API's handler, with every time and
 // size bounded. The caller sets Addr, or calls Serve, and shuts it down.
-func NewHTTPServer(h http.Handler) *http.Server {
+func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -81,5 +82,6 @@ func NewHTTPServer(h http.Handler) *http.Server {
 		WriteTimeout:      requestTimeout + readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }

@@ -224,10 +224,17 @@ func (s *server) getSuspension(c *call) (answer, error) {
 	if !ok {
 		return answer{}, notFound(registry.KindSuspension, c.path("id"))
 	}
+	w, err := c.waiting()
+	if err != nil {
+		return answer{}, err
+	}
 	v := s.viewSuspension(c, value.(*registry.Suspension))
-	// Whether it holds changes with the time, without a new revision.
-	a := answer{data: v, rev: rev}
-	return a, nil
+	if w.on && c.actor.Staff() {
+		v.Enforcement = s.await(c, rev, w.timeout)
+	}
+	// No ETag to read it by again: whether it holds, and how far it has come,
+	// change without a new revision.
+	return answer{data: v}, nil
 }
 
 func (s *server) listNotices(c *call) (answer, error) {

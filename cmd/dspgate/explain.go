@@ -1,0 +1,94 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dspgate/dspgate/control/client"
+)
+
+func newExplainCmd(g *globals) *cobra.Command {
+	return connected(g, "operator", &cobra.Command{
+		Use: "explain DECISION-ID", Short: "Say why a call was decided as it was",
+		Long: "Says why one call was decided as it was. The decision's ID is in the body of a refusal (id) and, for\n" +
+			"a call let through, in the x-dsp-decision-id header that the upstream gets.",
+		Args: exactArgs("DECISION-ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := g.connect()
+			if err != nil {
+				return err
+			}
+			a, err := c.Explain(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if g.structured() {
+				return g.printRaw(a.Raw)
+			}
+			g.printExplanation(&a.Data)
+			return nil
+		},
+	})
+}
+
+func (g *globals) printExplanation(e *client.Explanation) {
+	d := &e.Decision
+	line := func(format string, args ...any) { fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...))) }
+	verdict := "refused"
+	if d.Allowed {
+		verdict = "allowed"
+	}
+	line("%s  %s: %s (%d %s)", d.ID, verdict, e.Title, d.Status, d.Code)
+	line("%s", e.Detail)
+	line("")
+	var call []string
+	for _, x := range []struct{ name, value string }{
+		{"", d.Route}, {"service ", d.Service}, {"in ", d.Environment.String()}, {"product ", d.ProductID}, {"version ", d.Version},
+		{"client app ", d.ClientID}, {"credential of ", d.Holder.String()},
+	} {
+		if x.value != "" {
+			call = append(call, x.name+x.value)
+		}
+	}
+	line("call       %s", cmp.Or(strings.Join(call, ", "), "nothing of it was recognised"))
+	line("decided    %s on revision %d%s", d.At, d.Revision, cmp.Or(prefixed(" by ", d.Sidecar), ""))
+	if s := e.Suspension; s != nil {
+		line("suspension %s of %s %s: %s", s.ID, s.Subject.Kind, s.Subject.ID, s.Reason)
+	}
+	for _, f := range e.Register {
+		note := ""
+		if f.Changed {
+			note = fmt.Sprintf(" (changed since, at revision %d", f.Revision)
+			if f.Change != nil {
+				note += fmt.Sprintf(": %s by %s", f.Change.Command, f.Change.Actor)
+			}
+			note += ")"
+		}
+		line("register   %s %s: %s%s", f.Kind, f.ID, f.Says, note)
+	}
+	line("now        %s", e.Now.Detail)
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func newDecisionCmd(g *globals) *cobra.Command {
+	return parent("decision", "Decisions about calls",
+		listCmd(g, "operator", "List the latest refusals of a product", []string{"decisions"}, []column[client.Decision]{
+			{"DECISION", func(d *client.Decision) string { return d.ID }},
+			{"AT", func(d *client.Decision) string { return d.At.String() }},
+			{"CODE", func(d *client.Decision) string { return d.Code }},
+			{"SERVICE", func(d *client.Decision) string { return d.Service }},
+			{"CLIENT", func(d *client.Decision) string { return d.ClientID }},
+			{"VERSION", func(d *client.Decision) string { return d.Version }},
+		}, filterFlag{"product", "product_id", "the product"}),
+		showCmd(g, "operator", "show DECISION-ID", "Show a decision's record", []string{"DECISION-ID"}, byID("decisions")),
+	)
+}

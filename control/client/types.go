@@ -1,0 +1,161 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// Suspension is a suspension with whether it holds and how far it has come.
+type Suspension struct {
+	registry.Suspension
+	Active      bool                  `json:"active"`
+	Enforcement *registry.Enforcement `json:"enforcement,omitempty"`
+}
+
+// Suspend is what a suspension is asked for with.
+type Suspend struct {
+	Subject    registry.SubjectRef `json:"subject"`
+	Reason     string              `json:"reason"`
+	Emergency  bool                `json:"emergency,omitempty"`
+	NoticeID   string              `json:"notice_id,omitempty"`
+	IncidentID string              `json:"incident_id,omitempty"`
+	Expires    registry.Time       `json:"expires_at,omitempty"`
+}
+
+// Wait says whether and how long to wait for the sidecars.
+type Wait struct {
+	On      bool
+	Timeout time.Duration
+}
+
+func (w Wait) query() url.Values {
+	if !w.On {
+		return nil
+	}
+	return url.Values{"wait": {"true"}, "timeout": {w.Timeout.String()}}
+}
+
+// Suspend suspends a subject.
+func (c *Client) Suspend(ctx context.Context, s Suspend, w Wait) (Answer[Suspension], error) {
+	return Do[Suspension](ctx, c, Request{Method: http.MethodPost, Path: Path("suspensions"), Query: w.query(), Body: s})
+}
+
+// Confirm confirms a suspension, until expires (not set: 72 h after it was imposed).
+func (c *Client) Confirm(ctx context.Context, id, reason string, expires registry.Time, w Wait) (Answer[Suspension], error) {
+	body := struct {
+		Reason  string        `json:"reason,omitempty"`
+		Expires registry.Time `json:"expires_at,omitempty"`
+	}{reason, expires}
+	return Do[Suspension](ctx, c, Request{Method: http.MethodPost, Path: Path("suspensions", id, "confirm"), Query: w.query(), Body: body})
+}
+
+// Lift lifts a suspension.
+func (c *Client) Lift(ctx context.Context, id, reason string, w Wait) (Answer[Suspension], error) {
+	body := struct {
+		Reason string `json:"reason,omitempty"`
+	}{reason}
+	return Do[Suspension](ctx, c, Request{Method: http.MethodPost, Path: Path("suspensions", id, "lift"), Query: w.query(), Body: body})
+}
+
+// Suspension reads a suspension and, when asked to wait, how far its last
+// change has come.
+func (c *Client) Suspension(ctx context.Context, id string, w Wait) (Answer[Suspension], error) {
+	return Do[Suspension](ctx, c, Request{Path: Path("suspensions", id), Query: w.query()})
+}
+
+// Sidecar is one sidecar on the roll.
+type Sidecar = registry.SidecarStatus
+
+// Decision is one decision record.
+type Decision struct {
+	ID          string               `json:"id"`
+	At          registry.Time        `json:"at"`
+	Allowed     bool                 `json:"allowed"`
+	Code        string               `json:"code"`
+	Status      int                  `json:"status"`
+	Revision    registry.Revision    `json:"revision"`
+	Environment registry.Environment `json:"environment"`
+	Service     string               `json:"service"`
+	Route       string               `json:"route"`
+	ProductID   string               `json:"product_id"`
+	Version     string               `json:"version"`
+	ClientID    string               `json:"client_id"`
+	Holder      registry.ABN         `json:"holder_abn"`
+	Suspension  string               `json:"suspension_id"`
+	Sidecar     string               `json:"sidecar_id"`
+}
+
+// Explanation says why a call was decided as it was.
+type Explanation struct {
+	Decision   Decision    `json:"decision"`
+	Title      string      `json:"title"`
+	Detail     string      `json:"detail"`
+	Suspension *Suspension `json:"suspension"`
+	Register   []Fact      `json:"register"`
+	Now        struct {
+		Revision registry.Revision `json:"revision"`
+		Known    bool              `json:"known"`
+		Alike    bool              `json:"alike"`
+		Code     string            `json:"code"`
+		Detail   string            `json:"detail"`
+	} `json:"now"`
+}
+
+// Fact is one record a decision rested on.
+type Fact struct {
+	Kind     registry.Kind     `json:"kind"`
+	ID       string            `json:"id"`
+	Says     string            `json:"says"`
+	Revision registry.Revision `json:"revision"`
+	Changed  bool              `json:"changed_since"`
+	Change   *Change           `json:"change"`
+}
+
+// Change is one entry of the log.
+type Change struct {
+	Revision registry.Revision `json:"revision"`
+	At       registry.Time     `json:"at"`
+	Actor    string            `json:"actor"`
+	Command  string            `json:"command"`
+	Reason   string            `json:"reason"`
+	Records  []string          `json:"records"`
+}
+
+// Explain says why a call was decided as it was.
+func (c *Client) Explain(ctx context.Context, decisionID string) (Answer[Explanation], error) {
+	return Do[Explanation](ctx, c, Request{Path: Path("decisions", decisionID)})
+}
+
+// Me is who calls and, for a developer, how its own entity stands.
+type Me struct {
+	Name        string   `json:"name"`
+	Permissions []string `json:"permissions"`
+	Entity      *struct {
+		registry.Entity
+		Suspension *Suspension `json:"suspension"`
+	} `json:"entity"`
+	Products []struct {
+		ID            string                 `json:"id"`
+		Name          string                 `json:"name"`
+		Standing      string                 `json:"standing"`
+		Detail        string                 `json:"detail"`
+		Certification registry.Certification `json:"certification"`
+		Suspension    *Suspension            `json:"suspension"`
+		Versions      []struct {
+			registry.Version
+			Standing string `json:"standing"`
+		} `json:"versions"`
+		Entitlements  []registry.Entitlement  `json:"entitlements"`
+		Subscriptions []registry.Subscription `json:"subscriptions"`
+	} `json:"products"`
+	Denials []Decision `json:"last_denials"`
+}
+
+// Me reads who calls.
+func (c *Client) Me(ctx context.Context) (Answer[Me], error) {
+	return Do[Me](ctx, c, Request{Path: Path("me")})
+}
