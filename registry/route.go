@@ -28,7 +28,7 @@ type routeMethod struct {
 }
 
 // Match is one route found, with the values of its path parameters in the
-// order of the template.
+// order of the template. The values are pieces of the path that was matched.
 type Match struct {
 	Service *Service
 	params  [paramsMax]string
@@ -37,6 +37,9 @@ type Match struct {
 
 // Param returns the value of a named path parameter of the matched template.
 func (m *Match) Param(name string) (string, bool) {
+	if m.Service == nil {
+		return "", false
+	}
 	i, rest := 0, m.Service.Template
 	for {
 		open := strings.IndexByte(rest, '{')
@@ -82,6 +85,16 @@ func CleanPath(path string) bool {
 	return true
 }
 
+// cleanSegment tells whether one path segment is clean.
+func cleanSegment(seg string) bool {
+	for i := range len(seg) {
+		if !pathByte[seg[i]] {
+			return false
+		}
+	}
+	return seg != "" && seg != "." && seg != ".."
+}
+
 // pathByte is pchar of RFC 3986 §3.3 without "%" and ";".
 var pathByte = func() (t [256]bool) {
 	for c := 'a'; c <= 'z'; c++ {
@@ -102,11 +115,12 @@ func SplitPath(target string) (path, query string) {
 	return path, query
 }
 
-// Match finds the service of a method and a clean path; m.Service is nil when
-// there is none. It does not allocate.
+// Match finds the service of a method and a path; m.Service is nil when there
+// is none. A path that is not clean has none, whether the caller asked
+// CleanPath or not. It does not allocate.
 func (r *Routes) Match(method, path string, m *Match) {
 	m.Service, m.n = nil, 0
-	if r == nil || len(path) == 0 {
+	if r == nil || len(path) < 2 || len(path) > PathBytesMax || path[0] != '/' {
 		return
 	}
 	r.root.match(method, path[1:], m)
@@ -120,7 +134,8 @@ func (n *routeNode) match(method, rest string, m *Match) bool {
 	if c := n.literals[seg]; c != nil && c.finish(method, tail, more, m) {
 		return true
 	}
-	if n.param == nil || m.n == paramsMax {
+	// Literals are clean by ValidTemplate; here is what a caller chose.
+	if n.param == nil || m.n == paramsMax || !cleanSegment(seg) {
 		return false
 	}
 	m.params[m.n] = seg
@@ -160,7 +175,7 @@ func ValidTemplate(method, template string) error {
 	for seg := range strings.SplitSeq(template[1:], "/") {
 		name, isParam := strings.CutPrefix(seg, "{")
 		if !isParam {
-			if !CleanPath("/"+seg) || seg == "" {
+			if !cleanSegment(seg) {
 				return Field("/template", "%q is no clean path segment", truncate(seg, 40))
 			}
 			continue
