@@ -189,6 +189,68 @@ func TestBudgetGivesBackWhatGoodTokensTook(t *testing.T) {
 	}
 }
 
+// L11: whichever way the clock jumps, nobody gets more than a burst for it, and
+// nobody is held up for longer than an empty budget takes to fill.
+func TestBudgetSurvivesClockJumps(t *testing.T) {
+	s := generate(t, "k", "EdDSA")
+	cfg := config(setOf(t, s))
+	cfg.FailuresPerSecond, cfg.FailureBurst = 1, 5
+	v := verifier(t, cfg)
+	raw := sign(t, s, nil, nil)
+	n := 0
+	passed := func(now time.Time) (passed int) {
+		for range 20 {
+			n++
+			if _, fail := v.Verify(forge(raw, n), peer, now); fail == token.SignatureInvalid {
+				passed++
+			}
+		}
+		return passed
+	}
+	for _, c := range []struct {
+		what string
+		now  time.Duration
+		want int
+	}{
+		{"the burst", 0, 5}, {"forward a day", 24 * time.Hour, 5}, {"back a day", 0, 0},
+		{"2 s after the jump back", 2 * time.Second, 2}, {"5 s after that", 7 * time.Second, 5},
+	} {
+		if got := passed(at.Add(c.now)); got != c.want {
+			t.Errorf("%s: %d pass, want %d", c.what, got, c.want)
+		}
+	}
+}
+
+// Readers that race with evictions must get their own token's claims or none.
+func TestCacheUnderEvictionNeverMixesTokens(t *testing.T) {
+	s := generate(t, "k", "EdDSA")
+	cfg := config(setOf(t, s))
+	cfg.CacheEntries = 8
+	v := verifier(t, cfg)
+	raw := make([]string, 24)
+	for i := range raw {
+		raw[i] = sign(t, s, nil, map[string]any{"jti": fmt.Sprint("t", i)})
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 400 {
+				k := (i*7 + g*5) % len(raw)
+				if i%3 == 0 {
+					k = g // some stay hot
+				}
+				if c, fail := v.Verify(raw[k], peer, at); fail != token.None || c.JTI != fmt.Sprint("t", k) {
+					t.Errorf("token %d: %+v, %v", k, c, fail)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := v.Stats().Cached; got > 8 {
+		t.Errorf("%d tokens cached, bound 8", got)
+	}
+}
+
 func TestBudgetIsPerNetwork(t *testing.T) {
 	s := generate(t, "k", "ES256")
 	cfg := config(setOf(t, s))

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// timeout bounds a fetch whole: connecting, the handshake, headers and body.
-const timeout = 5 * time.Second
+// timeoutMax is the default of Config.Timeout, too.
+const timeoutMax = 5 * time.Second
 
 // newClient makes the client of one URL. It follows no redirect (whoever can
 // answer 302 could otherwise name the keys), asks no proxy, keeps no connection
@@ -53,7 +53,7 @@ func newClient(cfg *Config) (*http.Client, error) {
 	}
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
+			DialContext:            (&net.Dialer{}).DialContext,
 			TLSClientConfig:        tlsConfig,
 			DisableKeepAlives:      true,
 			DisableCompression:     true,
@@ -63,15 +63,15 @@ func newClient(cfg *Config) (*http.Client, error) {
 	}, nil
 }
 
-func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (s *Source) get(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.cfg.URL, nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetch key set: %w", err)
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	res, err := client.Do(req)
+	res, err := s.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("fetch key set: %w", err)
 	}

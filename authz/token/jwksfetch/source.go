@@ -44,6 +44,9 @@ type Config struct {
 	// MaxStale is how long the last good set holds when looking fails. Default
 	// 12h, greatest 7 days, at least Refresh. Beyond it every token is refused.
 	MaxStale time.Duration
+	// Timeout bounds one fetch from the URL whole: connecting, the handshake,
+	// headers and body. Default and greatest 5s.
+	Timeout time.Duration
 	// CAFile holds the PEM certificates to trust for the URL in place of the system's.
 	CAFile string
 	// AllowHTTPLoopback admits plain http to a literal loopback address: the
@@ -108,6 +111,12 @@ func New(cfg Config) (*Source, error) {
 	}
 	if cfg.Refresh < time.Second || cfg.MaxStale < cfg.Refresh || cfg.MaxStale > 7*24*time.Hour {
 		return fail("refresh %v and max stale %v: want 1s <= refresh <= max stale <= 168h", cfg.Refresh, cfg.MaxStale)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = timeoutMax
+	}
+	if cfg.Timeout < 0 || cfg.Timeout > timeoutMax {
+		return fail("timeout %v is not within %v", cfg.Timeout, timeoutMax)
 	}
 	if err := token.CheckAlgorithms(cfg.Algorithms); err != nil {
 		return fail("%w", err)
@@ -247,7 +256,7 @@ func (s *Source) where() string { return s.cfg.File + s.cfg.URL }
 
 func (s *Source) read(ctx context.Context) ([]byte, error) {
 	if s.client != nil {
-		return get(ctx, s.client, s.cfg.URL)
+		return s.get(ctx)
 	}
 	// Stat before Open: opening a pipe would wait for its writer.
 	if info, err := os.Stat(s.cfg.File); err != nil {
