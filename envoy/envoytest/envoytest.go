@@ -40,7 +40,7 @@ func Start(t testing.TB, o Options) *Envoy {
 	}
 	p, err := runner.Start(ctx, runner.Options{
 		Dir:         t.TempDir(),
-		Bootstrap:   xds.BootstrapConfig{NodeID: t.Name(), ADS: o.ADS, MaxConnections: o.MaxConnections},
+		Bootstrap:   xds.BootstrapConfig{NodeID: t.Name(), Sidecars: []string{o.ADS}, MaxConnections: o.MaxConnections},
 		Concurrency: o.Concurrency,
 		LogLevel:    o.LogLevel,
 	})

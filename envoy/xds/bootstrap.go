@@ -3,6 +3,7 @@ package xds
 import (
 	"cmp"
 	"fmt"
+	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -12,7 +13,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
-	"time"
 )
 
 // BootstrapConfig is what an Envoy must know before it can ask for the rest.
@@ -23,9 +23,10 @@ type BootstrapConfig struct {
 	// "IP:port", where port 0 lets Envoy choose. It is not protected: whoever
 	// reaches it can stop Envoy. Needed.
 	Admin string `yaml:"admin"`
-	// ADS is the address of the sidecar's discovery service: "unix:/path" or
-	// "host:port". Needed.
-	ADS string `yaml:"ads"`
+	// Sidecars are the addresses of the discovery services, "unix:/path" or
+	// "host:port": Envoy follows one of them, and turns to the next when it is
+	// gone. At least one.
+	Sidecars []string `yaml:"sidecars"`
 	// MaxConnections bounds the connections of all clients together; the next
 	// one is closed at once. Default 10000.
 	MaxConnections uint32 `yaml:"max_connections"`
@@ -41,13 +42,20 @@ func Bootstrap(cfg BootstrapConfig) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ads, err := parseAddress(cfg.ADS)
-	if err != nil {
-		return nil, fmt.Errorf("%w: ads: %w", ErrConfig, err)
+	if len(cfg.Sidecars) == 0 {
+		return nil, fmt.Errorf("%w: sidecars: at least one is needed", ErrConfig)
+	}
+	var ads []address
+	for _, s := range cfg.Sidecars {
+		a, err := parseAddress(s)
+		if err != nil {
+			return nil, fmt.Errorf("%w: sidecars: %w", ErrConfig, err)
+		}
+		ads = append(ads, a)
 	}
 	b := &builder{}
 	b.cfg.MaxUpstream = 1024
-	cluster := b.cluster(clusterADS, []address{ads}, time.Second)
+	cluster := b.cluster(clusterADS, ads, time.Second)
 	cluster.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpProtocolOptions: b.any(http2Upstream(&corev3.Http2ProtocolOptions{
 		MaxOutboundControlFrames: u32(outboundControlFramesMax),
 		// A sidecar that vanished without a word must not keep Envoy waiting for
@@ -62,10 +70,9 @@ func Bootstrap(cfg BootstrapConfig) ([]byte, error) {
 		},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{
-				ApiType:             corev3.ApiConfigSource_GRPC,
-				TransportApiVersion: corev3.ApiVersion_V3,
-				GrpcServices:        []*corev3.GrpcService{{TargetSpecifier: envoyGRPC(clusterADS)}},
-				// The wait between attempts to reach the sidecar doubles up to this.
+				ApiType:                   corev3.ApiConfigSource_GRPC,
+				TransportApiVersion:       corev3.ApiVersion_V3,
+				GrpcServices:              []*corev3.GrpcService{{TargetSpecifier: envoyGRPC(clusterADS)}},
 				SetNodeOnFirstMessageOnly: true,
 			},
 			CdsConfig: adsSource(),

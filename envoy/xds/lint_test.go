@@ -251,7 +251,9 @@ var faults = []struct {
 	{"routes-fields", "mirrored", func(f *fault) {
 		f.rc.RequestMirrorPolicies = []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: "upstream_h1"}}
 	}},
-	{"routes-fields", "a header added", func(f *fault) { f.rc.RequestHeadersToAdd = []*corev3.HeaderValueOption{headerOption("authorization", "x")} }},
+	{"routes-fields", "a header added", func(f *fault) {
+		f.rc.RequestHeadersToAdd = []*corev3.HeaderValueOption{headerOption("authorization", "x")}
+	}},
 	{"routes-fields", "retried by host", func(f *fault) { f.vh.RetryPolicy = &routev3.RetryPolicy{RetryOn: "5xx"} }},
 	{"routes-fields", "path parameters ignored", func(f *fault) { f.rc.IgnorePathParametersInPathMatching = true }},
 	{"routes-fields", "an override by host", func(f *fault) { f.vh.TypedPerFilterConfig = f.rc.TypedPerFilterConfig }},

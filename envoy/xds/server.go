@@ -1,21 +1,22 @@
 package xds
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	cachetypes "github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
@@ -54,10 +55,9 @@ type Server struct {
 
 	seed maphash.Seed
 
-	mu       sync.Mutex // guards the four below; held by Update and by a rollback
+	mu       sync.Mutex // guards the three below; held by Update and by a rollback
 	services uint64     // fingerprint of the services last made into a snapshot
 	have     bool
-	serial   uint64
 	good     *cachev3.Snapshot // the last one that an Envoy took whole; nil before
 
 	state   atomic.Pointer[cachev3.Snapshot] // current; nil before the first
@@ -104,13 +104,12 @@ func (s *Server) Update(ctx context.Context, v *registry.View) error {
 	if now := s.state.Load(); now != nil && s.streams.synced(now) {
 		s.good = now
 	}
-	s.serial++
-	snap, err := Snapshot(v, s.cfg, fmt.Sprintf("%d.%d", v.Revision, s.serial))
+	snap, err := Snapshot(v, s.cfg, strconv.FormatUint(uint64(v.Revision), 10))
 	if err == nil {
 		err = Lint(snap)
 	}
 	if err == nil {
-		reuse(snap, s.state.Load())
+		stamp(snap)
 		err = s.cache.SetSnapshot(ctx, anyNode, snap)
 	}
 	if err != nil {
@@ -171,25 +170,28 @@ func (s *Server) rejected(typeURL string) (rolledBack bool) {
 	return true
 }
 
-// reuse gives each type of resource that did not change its old version, so
-// that Envoy is told only of what changed and drains no listener for a route.
-func reuse(snap, old *cachev3.Snapshot) {
-	if old == nil {
-		return
-	}
+// stamp gives each type of resource a version made of its content. What did not
+// change keeps its version, so that Envoy drains no listener for a route; and
+// two sidecars that say the same say it under the same version, so that an
+// Envoy may turn from one to the other.
+func stamp(snap *cachev3.Snapshot) {
 	for i := range snap.Resources {
-		if sameItems(snap.Resources[i].Items, old.Resources[i].Items) {
-			snap.Resources[i] = old.Resources[i]
+		r := &snap.Resources[i]
+		if len(r.Items) == 0 {
+			r.Version = "none"
+			continue
 		}
+		h := sha256.New()
+		for _, name := range slices.Sorted(maps.Keys(r.Items)) {
+			b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Items[name].Resource)
+			if err != nil {
+				panic("xds: a resource that was just made does not marshal: " + err.Error())
+			}
+			fmt.Fprintf(h, "%d %s %d ", len(name), name, len(b))
+			h.Write(b)
+		}
+		r.Version = hex.EncodeToString(h.Sum(nil)[:8])
 	}
-}
-
-func sameItems(a, b map[string]cachetypes.ResourceWithTTL) bool {
-	return maps.EqualFunc(a, b, func(x, y cachetypes.ResourceWithTTL) bool {
-		xb, errx := proto.MarshalOptions{Deterministic: true}.Marshal(x.Resource)
-		yb, erry := proto.MarshalOptions{Deterministic: true}.Marshal(y.Resource)
-		return errx == nil && erry == nil && bytes.Equal(xb, yb)
-	})
 }
 
 // streams knows which version of which type each connected Envoy acknowledged.
