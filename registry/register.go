@@ -15,6 +15,7 @@ import (
 // commitTimeout even when the client hangs up.
 const (
 	commitTimeout    = 10 * time.Second
+	offerTimeout     = 4 * time.Second // one attempt; the store has a timeout of its own
 	acceptTimeout    = 5 * time.Second
 	catchUpTimeout   = 3 * time.Second
 	groupCommandsMax = 256 // commands whose changes go to the store in one step

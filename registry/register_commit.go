@@ -170,6 +170,8 @@ func (r *Register) commit(ctx context.Context, epoch Epoch, base Revision, chang
 }
 
 func (r *Register) offer(ctx context.Context, epoch Epoch, base Revision, changes []*Change, head *Head) error {
+	ctx, cancel := context.WithTimeout(ctx, offerTimeout)
+	defer cancel()
 	if len(changes) == 1 {
 		return r.ledger.Commit(ctx, epoch, base, changes[0], head)
 	}
