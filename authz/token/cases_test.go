@@ -1,7 +1,11 @@
 package token_test
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
@@ -61,11 +65,14 @@ func TestTokenCases(t *testing.T) {
 		i := strings.IndexByte(a, seg[len(seg)-1])
 		return seg[:len(seg)-1] + string(a[i|1])
 	}
-	padded := func(target int) string {
-		for pad := target / 2; ; pad++ {
-			if raw := withClaim("pad", strings.Repeat("x", pad)); len(raw) >= target {
+	padded := func(target int) string { // target bytes, or one more
+		pad := (target-len(good))*3/4 - 16
+		for {
+			raw := withClaim("pad", strings.Repeat("x", pad))
+			if len(raw) >= target {
 				return raw
 			}
+			pad++
 		}
 	}
 	secs := func(d time.Duration) float64 { return float64(at.Add(d).UnixMilli()) / 1000 }
@@ -110,6 +117,7 @@ func TestTokenCases(t *testing.T) {
 		{"J03", "EdDSA named, EC key", withHeader("alg", "EdDSA"), token.SignatureInvalid},
 		{"J03", "ES256 named, Ed25519 key", sign(t, ed, map[string]any{"alg": "ES256"}, nil), token.SignatureInvalid},
 		{"J03", "HS256 named, RSA key", sign(t, rs, map[string]any{"alg": "HS256"}, nil), token.SignatureInvalid},
+		{"J03", "PS256 with a salt of another length", oddSalt(t, ps), token.SignatureInvalid},
 		{"J03", "another key's kid", withHeader("kid", "es384"), token.SignatureInvalid},
 
 		{"J05", "kid a path", withHeader("kid", "../../dev/null"), token.SignatureInvalid},
@@ -210,7 +218,7 @@ func TestTokenCases(t *testing.T) {
 		{"J15", "unused bits of the header", unaligned(t, es, bits), token.Malformed},
 		{"J15", "NUL at the end", good + "\x00", token.Malformed},
 
-		{"J17", "just within 8 KiB", padded(token.TokenBytesMax - 3), token.None},
+		{"J17", "8 KiB, or two bytes less", padded(token.TokenBytesMax - 2), token.None},
 		{"J17", "16 KB", padded(16 << 10), token.Malformed},
 		{"J17", "33 KB", padded(33 << 10), token.Malformed},
 		{"J17", "70 KB", padded(70 << 10), token.Malformed},
@@ -257,7 +265,7 @@ func TestTokenCases(t *testing.T) {
 			for _, from := range []string{"first", "again"} { // again: from the caches
 				c, fail := v.Verify(r.raw, peer, at)
 				if fail != r.want || (c == nil) != (fail != token.None) {
-					t.Errorf("%s: %v, %v, want %v\n%s", from, c, fail, r.want, r.raw)
+					t.Errorf("%s: %v, %v, want %v\n%.600s", from, c, fail, r.want, r.raw)
 				}
 			}
 		})
@@ -292,6 +300,18 @@ func mustRaw(t *testing.T, s *issue.Signer, payload string) string {
 		t.Fatal(err)
 	}
 	return raw
+}
+
+// oddSalt is a good token but for the salt of its PSS signature: 20 bytes, not 32.
+func oddSalt(t *testing.T, s *issue.Signer) string {
+	t.Helper()
+	input := strings.TrimSuffix(unsigned(sign(t, s, nil, nil)), ".")
+	sum := sha256.Sum256([]byte(input))
+	sig, err := rsa.SignPSS(rand.Reader, s.Key.(*rsa.PrivateKey), crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return input + "." + base64.RawURLEncoding.EncodeToString(sig)
 }
 
 // unsigned cuts the signature off.
