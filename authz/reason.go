@@ -118,7 +118,7 @@ var reasons = [NReasons]reasonInfo{
 
 	RequestAmbiguous: {"request-ambiguous", 400, "Request is ambiguous", "The request can be read in more than one way: send each identity header once, and a path without percent-encoding, empty segments, dot segments or ';'."},
 
-	TokenMissing:          {"token-missing", 401, "No access token", "Send an access token in the Authorization header, as 'Bearer <token>', exactly once."},
+	TokenMissing:          {"token-missing", 401, "No access token", "Send an access token in the Authorization header, as 'Bearer' and the token, exactly once."},
 	TokenMalformed:        {"token-malformed", 401, "Access token is malformed", "The access token is no JWT of the profile of RFC 9068 that this gateway accepts."},
 	TokenSignatureInvalid: {"token-signature-invalid", 401, "Access token signature is invalid", "The signature does not verify under any current key of the token's issuer."},
 	TokenIssuerUnknown:    {"token-issuer-unknown", 401, "Access token issuer is not trusted", "Get the token from an issuer that this gateway trusts."},

@@ -140,8 +140,12 @@ func (v *View) productStanding(s Standing, q *StandingQuery, at Time) Standing {
 func (v *View) versionStanding(s Standing, q *StandingQuery, at Time) Standing {
 	if q.Version == "" {
 		for i := range s.Product.Versions {
-			if st := v.oneVersion(s, q, &s.Product.Versions[i], at); st.Code == VersionBlockedStanding {
+			st := v.oneVersion(s, q, &s.Product.Versions[i], at)
+			if st.Code == VersionBlockedStanding {
 				return st
+			}
+			if st.Bypassed != nil {
+				s.Bypassed = st.Bypassed
 			}
 		}
 		return s

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/redisrecord"
+	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/internal/config"
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/redisstore"
+	"github.com/dspgate/dspgate/registry/sample"
+)
+
+// controlConfig is the file of `dspgate control`.
+type controlConfig struct {
+	// ID names this control plane in the writer's claim and in the log: stable
+	// over restarts, different on each. Needed.
+	ID string `yaml:"id"`
+	// Listen is the address of the API. It speaks plain HTTP: put TLS before it
+	// where it is not on loopback. Default 127.0.0.1:8080.
+	Listen string `yaml:"listen"`
+	// Debug is the address of /metrics, /healthz and /readyz. Default 127.0.0.1:9102.
+	Debug string `yaml:"debug"`
+	// Redis is where the register is.
+	Redis redisstore.Config `yaml:"redis"`
+	// RegisterKeyFile holds the key of the register's MACs, the same for every
+	// control plane and sidecar: at least 32 bytes. Needed.
+	RegisterKeyFile string `yaml:"register_key_file"`
+	// TokensFile lists the programs that may call, by the SHA-256 of their token. Needed.
+	TokensFile string `yaml:"tokens_file"`
+	// StateDir keeps the highest revision seen, so that a control plane started
+	// again refuses an emptied or older store. Needed.
+	StateDir string `yaml:"state_dir"`
+	// ClaimTTL is how long another control plane waits before it takes over from
+	// one that went silent. Default 5s.
+	ClaimTTL time.Duration `yaml:"claim_ttl"`
+	// SampleRegister fills an empty register with fictional entities. For the demo.
+	SampleRegister bool `yaml:"sample_register"`
+	// SampleCredentials is a folder of certificates to enter as the sample
+	// entities' machine credentials, each named ABN.pem.
+	SampleCredentials string `yaml:"sample_credentials"`
+}
+
+func defaultControlConfig() controlConfig {
+	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second}
+}
+
+func newControlCmd(_ *globals) *cobra.Command {
+	var file string
+	var sets []string
+	cmd := &cobra.Command{
+		Use:   "control",
+		Short: "Run a control plane",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := defaultControlConfig()
+			if err := config.Load(file, &cfg, os.Environ(), sets); err != nil {
+				return usageError("%v", err)
+			}
+			ctx, cancel := untilSignal(cmd.Context())
+			defer cancel()
+			return runControl(ctx, cfg, newLogger(os.Stderr))
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
+	cmd.Flags().StringArrayVar(&sets, "set", nil, "key.path=value laid over the file; may be repeated")
+	return cmd
+}
+
+// runControl runs a control plane until the context is done.
+func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error {
+	if cfg.ID == "" || cfg.RegisterKeyFile == "" || cfg.TokensFile == "" || cfg.StateDir == "" {
+		return usageError("the configuration needs id, register_key_file, tokens_file and state_dir")
+	}
+	log = log.With("control", cfg.ID)
+	reg := newMetrics()
+	seal, err := readSealer(cfg.RegisterKeyFile)
+	if err != nil {
+		return err
+	}
+	tokens, err := control.LoadTokens(cfg.TokensFile, log)
+	if err != nil {
+		return err
+	}
+	store, err := redisstore.Open(ctx, cfg.Redis, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	records, err := redisstore.Dial(cfg.Redis)
+	if err != nil {
+		return err
+	}
+	defer records.Close()
+
+	mirror := registry.NewMirror(store, seal, registry.MirrorConfig{
+		ID: cfg.ID, Observer: true, StateFile: filepath.Join(cfg.StateDir, cfg.ID+".state"), Log: log,
+		OnAlarm: countAlarms(reg, log),
+	})
+	if err := registerMirrorMetrics(reg, mirror); err != nil {
+		return err
+	}
+	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Log: log})
+	ready := func() error {
+		if _, err := register.View(); err != nil {
+			return err
+		}
+		if !register.Writing() {
+			return errors.New("another control plane is the writer")
+		}
+		return nil
+	}
+	seeded := make(chan struct{})
+	readyNow := func() error {
+		select {
+		case <-seeded:
+			return ready()
+		default:
+			return errors.New("the register is not loaded yet")
+		}
+	}
+	api, err := control.New(control.Config{
+		Register: register, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Auth: tokens, Log: log, Metrics: reg, Version: version(),
+		Ready: func(context.Context) error { return readyNow() },
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := listen(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	debug, err := listen(cfg.Debug)
+	if err != nil {
+		ln.Close()
+		return err
+	}
+
+	// The API ends first, then the writer, then the mirror, so that no command is
+	// cut off between its commit and its answer.
+	g, gctx := errgroup.WithContext(ctx)
+	inner, cancelInner := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return mirror.Run(inner) })
+	g.Go(func() error { return register.Run(inner) })
+	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
+	g.Go(func() error {
+		err := seed(gctx, register, ready, cfg, log)
+		if err == nil {
+			close(seeded)
+		}
+		return err
+	})
+	srv := control.NewHTTPServer(api, log)
+	g.Go(func() error {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("control plane API: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		defer cancelInner()
+		shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := srv.Shutdown(shut); err != nil {
+			log.WarnContext(ctx, "calls cut off at the end", "err", err)
+			return srv.Close()
+		}
+		return nil
+	})
+	log.InfoContext(ctx, "control plane listening", "address", ln.Addr().String(), "debug", debug.Addr().String())
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// decisions finds decision records for the API.
+func decisions(s *redisrecord.Store) control.Decisions {
+	return control.Decisions{
+		Find: s.Find,
+		Denials: func(ctx context.Context, products []string, holder registry.ABN, limit int) ([]authz.Record, error) {
+			return s.Recent(ctx, redisrecord.Filter{Products: products, Holder: holder}, limit)
+		},
+	}
+}
+
+// seed waits until the register can be written and fills an empty one, when
+// the configuration asks for it.
+func seed(ctx context.Context, register *registry.Register, ready func() error, cfg controlConfig, log *slog.Logger) error {
+	if !cfg.SampleRegister {
+		return nil
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ready() != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	view, err := register.View()
+	if err != nil || view.Revision > 0 {
+		return err
+	}
+	records := sample.Records(time.Now())
+	if cfg.SampleCredentials != "" {
+		more, err := sampleCredentials(cfg.SampleCredentials)
+		if err != nil {
+			return err
+		}
+		records = append(records, more...)
+	}
+	actor := registry.Actor{Name: "sample register", Permissions: registry.PermRegistrar | registry.PermAssessor | registry.PermOperator}
+	rev, err := register.Import(ctx, actor, records, registry.Meta{Reason: "the demo's first start"})
+	if err != nil {
+		return fmt.Errorf("sample register: %w", err)
+	}
+	log.InfoContext(ctx, "sample register entered", "records", len(records), "revision", rev)
+	return nil
+}
+
+// sampleCredentials makes a machine credential of each ABN.pem in a folder.
+func sampleCredentials(dir string) ([]any, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.pem"))
+	if err != nil {
+		return nil, err
+	}
+	var out []any
+	for _, p := range paths {
+		cert, err := readCertificate(p)
+		if err != nil {
+			return nil, err
+		}
+		abn, err := registry.ParseABN(cert.Subject.SerialNumber)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		out = append(out, registry.Credential{
+			Thumbprint: x5tS256(cert), ABN: abn, NotAfter: registry.At(cert.NotAfter), Name: cert.Subject.CommonName,
+		})
+	}
+	return out, nil
+}
+
+func readSealer(path string) (*registry.Sealer, error) {
+	key, err := config.ReadSecret(path)
+	if err != nil {
+		return nil, err
+	}
+	return registry.NewSealer(key)
+}
+
+// countAlarms counts what a mirror found wrong with its store; the mirror logs it.
+func countAlarms(reg prometheus.Registerer, _ *slog.Logger) func(registry.Alarm) {
+	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "register_alarms_total", Help: "What the mirror found wrong with its store, by kind=[tampered|rewound|shrunk|digest-mismatch|gap|undecodable].",
+	}, []string{"kind"})
+	reg.MustRegister(alarms)
+	for _, k := range registry.AlarmKinds() {
+		alarms.WithLabelValues(k.String())
+	}
+	return func(a registry.Alarm) { alarms.WithLabelValues(a.Kind.String()).Inc() }
+}

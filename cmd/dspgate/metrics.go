@@ -1,0 +1,72 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/registry"
+)
+
+// Metrics of the parts that know nothing of Prometheus. Every label value is
+// out of a closed set; none names a product, a client or a path.
+
+func gauge(name, help string, f func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
+}
+
+func counter(name, help string, f func() float64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f)
+}
+
+func registerAll(reg prometheus.Registerer, all ...prometheus.Collector) error {
+	for _, c := range all {
+		if err := reg.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func registerMirrorMetrics(reg prometheus.Registerer, m *registry.Mirror) error {
+	return registerAll(reg,
+		gauge("register_revision", "Revision of the register held.", func() float64 { return float64(m.Status().Revision) }),
+		gauge("register_lag_revisions", "How many revisions the store's head is ahead.", func() float64 {
+			st := m.Status()
+			return max(0, float64(st.Store)-float64(st.Revision))
+		}),
+		gauge("register_records", "Records held.", func() float64 { return float64(m.Status().Records) }),
+		gauge("register_lease_short_seconds", "What is left of the serving lease for risk ratings 3 and 4; negative when it has lapsed.",
+			func() float64 { return m.Status().ShortLeft.Seconds() }),
+		gauge("register_lease_long_seconds", "What is left of the serving lease for risk ratings 1 and 2; negative when it has lapsed.",
+			func() float64 { return m.Status().LongLeft.Seconds() }),
+		counter("register_polls_total", "Polls of the register's log.", func() float64 { return float64(m.Status().Polls) }),
+		counter("register_poll_errors_total", "Polls that failed.", func() float64 { return float64(m.Status().PollErrors) }),
+		counter("register_loads_total", "Snapshots loaded whole.", func() float64 { return float64(m.Status().Loads) }),
+		gauge("register_load_seconds", "How long the last load of a snapshot took.", func() float64 { return m.Status().LoadTime.Seconds() }),
+	)
+}
+
+func registerRecorderMetrics(reg prometheus.Registerer, r *authz.Recorder) error {
+	return registerAll(reg,
+		counter("authz_records_written_total", "Decision records written.", func() float64 { return float64(r.Written()) }),
+		counter("authz_records_dropped_total", "Decision records lost: the queue was full, or the store away for too long.",
+			func() float64 { return float64(r.Dropped()) }),
+	)
+}
+
+// xdsMetrics counts what discovery does.
+type xdsMetrics struct{ pushed, refused, rejected prometheus.Counter }
+
+func newXDSMetrics(reg prometheus.Registerer) (*xdsMetrics, error) {
+	snapshots := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "envoy_configurations_total",
+		Help: "Configurations for Envoy by outcome=[pushed|refused|rejected]: refused broke a rule of ours and was not sent, rejected is Envoy's NACK.",
+	}, []string{"outcome"})
+	return &xdsMetrics{
+		snapshots.WithLabelValues("pushed"), snapshots.WithLabelValues("refused"), snapshots.WithLabelValues("rejected"),
+	}, reg.Register(snapshots)
+}
+
+func (m *xdsMetrics) Pushed()   { m.pushed.Inc() }
+func (m *xdsMetrics) Refused()  { m.refused.Inc() }
+func (m *xdsMetrics) Rejected() { m.rejected.Inc() }

@@ -1,0 +1,415 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/redisrecord"
+	"github.com/dspgate/dspgate/authz/token"
+	"github.com/dspgate/dspgate/authz/token/jwksfetch"
+	"github.com/dspgate/dspgate/envoy/accesslog"
+	"github.com/dspgate/dspgate/envoy/extauthz"
+	"github.com/dspgate/dspgate/envoy/xds"
+	"github.com/dspgate/dspgate/internal/config"
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/redisstore"
+)
+
+// sidecarConfig is the file of `dspgate sidecar`.
+type sidecarConfig struct {
+	// ID names this sidecar on the roll: stable over restarts, different on each. Needed.
+	ID string `yaml:"id"`
+	// Listen is where Envoy asks (ext_authz, ADS, access log, health): unix:/path
+	// or host:port. Whoever reaches it can read the configuration: prefer a
+	// socket. Needed.
+	Listen string `yaml:"listen"`
+	// Debug is the address of /metrics, /healthz and /readyz. Default 127.0.0.1:9101.
+	Debug string `yaml:"debug"`
+	// Redis is where the register is.
+	Redis redisstore.Config `yaml:"redis"`
+	// RegisterKeyFile holds the key of the register's MACs, the same for every
+	// control plane and sidecar: at least 32 bytes. Needed.
+	RegisterKeyFile string `yaml:"register_key_file"`
+	// SubjectKeyFile holds the key of the hashes that stand for people and
+	// clients, the same for every sidecar: at least 32 bytes. Needed.
+	SubjectKeyFile string `yaml:"subject_key_file"`
+	// StateDir keeps the highest revision seen, so that a sidecar started again
+	// refuses an emptied or older store. Needed.
+	StateDir string `yaml:"state_dir"`
+	// Lease is how long this sidecar may answer from its mirror after its last
+	// successful poll was sent.
+	Lease leaseConfig `yaml:"lease"`
+	// Issuers are the trusted token issuers. At least one is needed.
+	Issuers []issuerConfig `yaml:"issuers"`
+	// Envoy is the configuration this sidecar gives its Envoy.
+	Envoy xds.Config `yaml:"envoy"`
+	// ProblemBase starts the type of every problem, up to and including the last
+	// slash. Default https://dspgate.example/problems/.
+	ProblemBase string `yaml:"problem_base"`
+	// RecordsKeep is how long decision records are kept. Default 24h.
+	RecordsKeep time.Duration `yaml:"records_keep"`
+	// Processors is GOMAXPROCS: one leaves the others to Envoy, whose filters cost
+	// more than the decision, and costs less for each. Default 1.
+	Processors int `yaml:"processors"`
+	// HeapHeadroomMiB is how much garbage may gather before it is collected.
+	// Default 24.
+	HeapHeadroomMiB int `yaml:"heap_headroom_mib"`
+}
+
+type leaseConfig struct {
+	// Short is for services of risk ratings 3 and 4. Default 2s.
+	Short time.Duration `yaml:"short"`
+	// Long is for ratings 1 and 2. Default 60s.
+	Long time.Duration `yaml:"long"`
+	// Poll is the longest time between two polls. Default 500ms.
+	Poll time.Duration `yaml:"poll"`
+}
+
+type issuerConfig struct {
+	// Issuer is the iss of its tokens, exactly.
+	Issuer string `yaml:"issuer"`
+	// JWKSURL or JWKSFile is where its keys are; exactly one.
+	JWKSURL  string `yaml:"jwks_url"`
+	JWKSFile string `yaml:"jwks_file"`
+	// JWKSRefresh is how often the keys are looked at. Default 5m for a URL, 2s for a file.
+	JWKSRefresh time.Duration `yaml:"jwks_refresh"`
+	// JWKSMaxStale is how long the last good keys hold when looking fails. Default 12h.
+	JWKSMaxStale time.Duration `yaml:"jwks_max_stale"`
+	// CAFile holds the authorities to trust for the URL instead of the system's.
+	CAFile string `yaml:"ca_file"`
+	// AllowHTTPLoopback admits plain http to a literal loopback address. For the demo.
+	AllowHTTPLoopback bool `yaml:"allow_http_loopback"`
+	// Audiences: one of them must be in the token's aud.
+	Audiences []string `yaml:"audiences"`
+	// Algorithms its keys may be used with; asymmetric ones only.
+	Algorithms []string `yaml:"algorithms"`
+	// MaxLifetime caps exp − iat. Default and greatest 24h.
+	MaxLifetime time.Duration `yaml:"max_lifetime"`
+	// Skew is how far nbf and iat may lie in the future. Default 30s.
+	Skew time.Duration `yaml:"skew"`
+	// Claims names the claims of an issuer that uses others than the contract's.
+	Claims claimNames `yaml:"claims"`
+}
+
+type claimNames struct {
+	ClientID   string `yaml:"client_id"`
+	ABN        string `yaml:"abn"`
+	SoftwareID string `yaml:"software_id"`
+	ClientABN  string `yaml:"client_abn"`
+}
+
+func defaultSidecarConfig() sidecarConfig {
+	return sidecarConfig{
+		Debug: "127.0.0.1:9101", Processors: 1, HeapHeadroomMiB: 24,
+		Lease: leaseConfig{Short: 2 * time.Second, Long: 60 * time.Second, Poll: 500 * time.Millisecond},
+	}
+}
+
+func newSidecarCmd(g *globals) *cobra.Command {
+	var file string
+	var sets []string
+	cmd := &cobra.Command{
+		Use:   "sidecar",
+		Short: "Run a sidecar, or list those on the roll",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := defaultSidecarConfig()
+			if err := config.Load(file, &cfg, os.Environ(), sets); err != nil {
+				return usageError("%v", err)
+			}
+			ctx, cancel := untilSignal(cmd.Context())
+			defer cancel()
+			return runSidecar(ctx, cfg, newLogger(os.Stderr))
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
+	cmd.Flags().StringArrayVar(&sets, "set", nil, "key.path=value laid over the file; may be repeated")
+	cmd.AddCommand(newSidecarListCmd(g))
+	return cmd
+}
+
+// sidecar is one running sidecar; its parts in the order they were made.
+type sidecar struct {
+	cfg      sidecarConfig
+	log      *slog.Logger
+	metrics  *prometheus.Registry
+	store    *redisstore.Store
+	records  redis.UniversalClient // of decision records: apart, so that they never hold up the register
+	mirror   *registry.Mirror
+	keys     []*jwksfetch.Source
+	recorder *authz.Recorder
+	joiner   *accesslog.Joiner
+	discover *xds.Server
+	health   *extauthz.Health
+	grpc     *grpc.Server
+}
+
+// runSidecar runs a sidecar until the context is done, and then lets go in the
+// order that keeps the promise: it stops answering, and only then leaves the
+// roll.
+func runSidecar(ctx context.Context, cfg sidecarConfig, log *slog.Logger) error {
+	if cfg.ID == "" || cfg.Listen == "" || cfg.RegisterKeyFile == "" || cfg.SubjectKeyFile == "" || cfg.StateDir == "" {
+		return usageError("the configuration needs id, listen, register_key_file, subject_key_file and state_dir")
+	}
+	if cfg.Processors > 0 {
+		runtime.GOMAXPROCS(cfg.Processors)
+	}
+	s := &sidecar{cfg: cfg, log: log.With("sidecar", cfg.ID), metrics: newMetrics()}
+	// Serving ends at the end of ctx; what it rests on ends after it.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := s.build(inner); err != nil {
+		return err
+	}
+	defer s.store.Close()
+	defer s.records.Close()
+	ln, err := listen(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	debugLn, err := listen(cfg.Debug)
+	if err != nil {
+		ln.Close()
+		return err
+	}
+	s.log.InfoContext(ctx, "sidecar listening", "address", ln.Addr().String(), "debug", debugLn.Addr().String())
+	if err := s.serve(ctx, inner, cancel, ln, debugLn); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// build makes every part; nothing runs yet.
+func (s *sidecar) build(ctx context.Context) error {
+	cfg := &s.cfg
+	seal, err := readSealer(cfg.RegisterKeyFile)
+	if err != nil {
+		return err
+	}
+	subjectKey, err := config.ReadSecret(cfg.SubjectKeyFile)
+	if err != nil {
+		return err
+	}
+	subjects, err := authz.NewSubjectHasher(subjectKey)
+	if err != nil {
+		return err
+	}
+	verifier, err := s.verifier()
+	if err != nil {
+		return err
+	}
+	if s.store, err = redisstore.Open(ctx, cfg.Redis, s.log); err != nil {
+		return err
+	}
+	if s.records, err = redisstore.Dial(cfg.Redis); err != nil {
+		return err
+	}
+	incarnation := make([]byte, 8)
+	rand.Read(incarnation) // never fails: it ends the process instead
+	s.mirror = registry.NewMirror(s.store, seal, registry.MirrorConfig{
+		ID: cfg.ID, Incarnation: hex.EncodeToString(incarnation),
+		Short: cfg.Lease.Short, Long: cfg.Lease.Long, Poll: cfg.Lease.Poll,
+		StateFile:   filepath.Join(cfg.StateDir, cfg.ID+".state"),
+		TightMemory: true, Log: s.log, OnAlarm: countAlarms(s.metrics, s.log),
+	})
+	if err := registerMirrorMetrics(s.metrics, s.mirror); err != nil {
+		return err
+	}
+	s.recorder = authz.NewRecorder(cfg.ID, subjects)
+	if err := registerRecorderMetrics(s.metrics, s.recorder); err != nil {
+		return err
+	}
+	if s.joiner, err = accesslog.NewJoiner(accesslog.JoinerConfig{Log: s.log, Metrics: s.metrics}); err != nil {
+		return err
+	}
+	stats, err := extauthz.NewMetrics(s.metrics)
+	if err != nil {
+		return err
+	}
+	check, err := extauthz.New(extauthz.Options{
+		Decider: &authz.Decider{
+			Register: s.mirror, Tokens: verifier, Certificates: token.NewThumbprints(4096), IDs: authz.NewIDs(),
+			Hosts: cfg.Envoy.Hosts, Subjects: subjects, Now: time.Now, Elapsed: registry.BootTime,
+		},
+		Recorder: recorders{s.recorder, s.joiner}, Stats: stats, Log: s.log,
+		ProblemBase: cfg.ProblemBase, ForwardAuthorization: cfg.Envoy.ForwardAuthorization,
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Envoy.ProblemBase = cfg.ProblemBase
+	xdsStats, err := newXDSMetrics(s.metrics)
+	if err != nil {
+		return err
+	}
+	if s.discover, err = xds.NewServer(ctx, cfg.Envoy, s.log, xdsStats); err != nil {
+		return usageError("%v", err)
+	}
+	s.grpc = extauthz.NewGRPCServer(extauthz.GRPCOptions{Panicked: stats.Panicked, Log: s.log})
+	check.Register(s.grpc)
+	s.discover.Register(s.grpc)
+	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Log: s.log}).Register(s.grpc)
+	s.health = extauthz.RegisterHealth(s.grpc)
+	return nil
+}
+
+// recorders hands a decision to the record queue and to the access-log joiner.
+type recorders struct {
+	queue  *authz.Recorder
+	joiner *accesslog.Joiner
+}
+
+func (r recorders) Record(d *authz.Decision) {
+	r.queue.Record(d)
+	if d.Allowed() {
+		r.joiner.Allowed(d.ID, d.At)
+	}
+}
+
+func (s *sidecar) verifier() (*token.Verifier, error) {
+	var cfg token.Config
+	for _, i := range s.cfg.Issuers {
+		keys, err := jwksfetch.New(jwksfetch.Config{
+			File: i.JWKSFile, URL: i.JWKSURL, Algorithms: i.Algorithms, Refresh: i.JWKSRefresh, MaxStale: i.JWKSMaxStale,
+			CAFile: i.CAFile, AllowHTTPLoopback: i.AllowHTTPLoopback, Log: s.log.With("issuer", i.Issuer),
+		})
+		if err != nil {
+			return nil, usageError("issuer %s: %v", i.Issuer, err)
+		}
+		s.keys = append(s.keys, keys)
+		cfg.Issuers = append(cfg.Issuers, token.Issuer{
+			Issuer: i.Issuer, Audiences: i.Audiences, Algorithms: i.Algorithms, MaxLifetime: i.MaxLifetime, Skew: i.Skew, Keys: keys,
+			Names: token.ClaimNames{ClientID: i.Claims.ClientID, ABN: i.Claims.ABN, SoftwareID: i.Claims.SoftwareID, ClientABN: i.Claims.ClientABN},
+		})
+	}
+	v, err := token.New(cfg)
+	if err != nil {
+		return nil, usageError("%v", err)
+	}
+	return v, nil
+}
+
+// ready is nil when the register is loaded and fresh and there are keys.
+func (s *sidecar) ready() error {
+	if !s.mirror.Ready() {
+		return errors.New("the register is not loaded or not fresh")
+	}
+	now := time.Now()
+	for i, k := range s.keys {
+		if k.Keys(now) == nil {
+			return fmt.Errorf("no keys of issuer %s", s.cfg.Issuers[i].Issuer)
+		}
+	}
+	return nil
+}
+
+// serve runs everything. ctx ends the answering; inner, cancelled after that,
+// ends what the answering rests on.
+func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFunc, ln, debugLn net.Listener) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.mirror.Run(inner) })
+	for _, k := range s.keys {
+		g.Go(func() error { k.Run(inner); return nil })
+	}
+	g.Go(func() error {
+		s.recorder.Run(inner, redisrecord.New(s.records, redisrecord.Options{Keep: s.cfg.RecordsKeep}))
+		return nil
+	})
+	g.Go(func() error { return s.joiner.Run(inner) })
+	g.Go(func() error { s.configureEnvoy(inner); return nil })
+	g.Go(func() error { s.watch(inner); return nil })
+	g.Go(func() error { return serveDebug(inner, debugLn, s.metrics, s.ready, s.log) })
+	g.Go(func() error {
+		if err := s.grpc.Serve(ln); err != nil {
+			return fmt.Errorf("gRPC: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		defer cancelInner()
+		s.health.SetReady(false)
+		// Calls under way are answered; discovery and log streams never end by
+		// themselves and are cut.
+		done := make(chan struct{})
+		go func() { s.grpc.GracefulStop(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(500 * time.Millisecond):
+			s.grpc.Stop()
+			<-done
+		}
+		s.log.InfoContext(inner, "sidecar answers no more")
+		return nil
+	})
+	return g.Wait()
+}
+
+// configureEnvoy hands every new View to discovery.
+func (s *sidecar) configureEnvoy(ctx context.Context) {
+	for {
+		changed := s.mirror.Changed()
+		if v := s.mirror.View(); v != nil && len(v.Services()) > 0 {
+			_ = s.discover.Update(ctx, v) // it logs, counts, and keeps the last good one
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// watch keeps the health service in step with readiness, and the collector's
+// headroom in step with what is held.
+func (s *sidecar) watch(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var ready bool
+	var records uint64
+	for {
+		if now := s.ready() == nil; now != ready {
+			ready = now
+			s.health.SetReady(ready)
+			s.log.InfoContext(ctx, "readiness changed", "ready", ready)
+		}
+		if st := s.mirror.Status(); st.Loaded && (st.Records > records+records/8 || records == 0) {
+			records = max(st.Records, 1)
+			s.tuneCollector()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tuneCollector lets a fixed amount of garbage gather, whatever is held: by
+// percentage, a hundred thousand products would double.
+func (s *sidecar) tuneCollector() {
+	if s.cfg.HeapHeadroomMiB <= 0 {
+		return
+	}
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	debug.SetGCPercent(int(min(800, max(25, uint64(s.cfg.HeapHeadroomMiB)<<20*100/max(m.HeapAlloc, 1<<20)))))
+}
