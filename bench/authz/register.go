@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// The register measured with: products of 2 versions, 1 client app and 3
+// entitlements each, ten products to an entity, and for the products that call
+// a subscription each.
+
+const productsPerEntity = 10
+
+// caller is one product that calls.
+type caller struct {
+	clientID, productID, ssid string
+	owner, client             registry.ABN
+}
+
+// abn makes the nth ABN by choosing its check digits (domain model §6).
+func abn(n int) registry.ABN {
+	for check := 10; check < 100; check++ {
+		a, err := registry.ParseABN(fmt.Sprintf("%02d%09d", check, n))
+		if err == nil {
+			return a
+		}
+	}
+	panic("bench: no check digits for an ABN")
+}
+
+var benchServices = []registry.Service{
+	{Key: "abr.lookup", Method: "GET", Template: "/registry/v1/abns/{abn}", Risk: 1},
+	{Key: "receipts.get", Method: "GET", Template: "/lodgments/v1/receipts/{id}", Risk: 1, WhileSuspended: true},
+	{Key: "payevnt.0004.submit", Method: "POST", Template: "/lodgments/v1/payroll-events", Risk: 2},
+	{Key: "as.0004.submit", Method: "POST", Template: "/lodgments/v1/activity-statements", Risk: 2},
+	{Key: "as.0004.get", Method: "GET", Template: "/lodgments/v1/activity-statements/{id}", Risk: 3},
+}
+
+// records makes the register, and says who calls.
+func records(products, callers int) (all []registry.Record, who []caller, err error) {
+	put := func(kind registry.Kind, id string, v any) {
+		data, merr := json.Marshal(v)
+		if merr != nil {
+			err = merr
+		}
+		all = append(all, registry.Record{Kind: kind, ID: id, Data: data})
+	}
+	for _, s := range benchServices {
+		put(registry.KindService, s.Key, s)
+	}
+	now := time.Now()
+	from, until := registry.At(now.AddDate(-1, 0, 0)), registry.At(now.AddDate(1, 0, 0))
+	for i := range products {
+		owner := abn(1 + i/productsPerEntity)
+		if i%productsPerEntity == 0 {
+			put(registry.KindEntity, owner.String(), registry.Entity{
+				ABN: owner, Name: fmt.Sprintf("Entity %d", i/productsPerEntity), Roles: []registry.Role{registry.RoleDeveloper},
+				State: registry.EntityRegistered, Contact: fmt.Sprintf("dev@entity-%d.example", i/productsPerEntity), Updated: from,
+			})
+		}
+		id := fmt.Sprintf("FP-%06d", i)
+		app := fmt.Sprintf("fp-%06d-prod", i)
+		p := registry.Product{
+			ID: id, Name: fmt.Sprintf("Product %d", i), Owner: owner, Scenario: 6, Category: "A", Updated: from,
+			Certification: registry.Certification{State: registry.CertWhitelisted, ValidFrom: from, ValidUntil: until},
+			Versions:      []registry.Version{{Version: "5.0", Released: from}, {Version: "4.8", Released: from, SupportUntil: registry.At(now)}},
+		}
+		for _, s := range []string{"abr.lookup", "payevnt.0004.submit", "as.0004.submit"} {
+			p.Entitlements = append(p.Entitlements, registry.Entitlement{Service: s, Environment: registry.PROD, Stage: registry.StagePROD, From: from})
+		}
+		put(registry.KindProduct, id, p)
+		put(registry.KindClientApp, app, registry.ClientApp{ClientID: app, ProductID: id, Environment: registry.PROD, Updated: from})
+		if len(who) < callers {
+			c := caller{clientID: app, productID: id, owner: owner, ssid: fmt.Sprintf("%010d", 1234000+i), client: abn(500_000 + i)}
+			put(registry.KindSubscription, c.ssid, registry.Subscription{SSID: c.ssid, ProductID: id, ClientABN: c.client, Nominated: true, Updated: from})
+			who = append(who, c)
+		}
+	}
+	return all, who, err
+}
+
+const recordsPerChange = 500
+
+// fill commits the records to an empty ledger and returns the View they make.
+func fill(ctx context.Context, ledger registry.Ledger, seal *registry.Sealer, all []registry.Record) (*registry.View, error) {
+	epoch, err := ledger.Lead(ctx, "bench", 0, time.Minute)
+	if err != nil {
+		return nil, fmt.Errorf("lead: %w", err)
+	}
+	view := &registry.View{}
+	for start := 0; start < len(all); start += recordsPerChange {
+		rev := view.Revision + 1
+		c := &registry.Change{Revision: rev, Epoch: epoch, At: registry.At(time.Now()), Actor: "bench", Command: "import"}
+		b := registry.NewBuilder(view, c.At)
+		for _, r := range all[start:min(start+recordsPerChange, len(all))] {
+			seal.Seal(&r, rev)
+			if err := b.Put(&r); err != nil {
+				return nil, err
+			}
+			c.Puts = append(c.Puts, r)
+		}
+		if view, err = b.View(rev, epoch); err != nil {
+			return nil, err
+		}
+		c.Digest = view.Digest
+		c.MAC = seal.Change(c)
+		head := &registry.Head{Revision: rev, Epoch: epoch, Records: view.Records, Digest: view.Digest}
+		head.MAC = seal.Head(head)
+		if err := ledger.Commit(ctx, epoch, rev-1, c, head); err != nil {
+			return nil, fmt.Errorf("commit revision %d: %w", rev, err)
+		}
+	}
+	return view, nil
+}
