@@ -47,37 +47,42 @@ func BootTime() time.Duration {
 const bootDrift = time.Millisecond
 
 // bootAnchor is one instant on all three clocks.
-type bootAnchor struct {
-	at   time.Time // wall and monotonic
-	boot time.Duration
-}
+type bootAnchor struct{ wall, mono, boot time.Duration }
 
 // NewBootClock returns a clock that agrees with BootTime to about bootDrift and
 // costs what time.Now does, about 50 ns. It goes by the monotonic clock for as
 // long as the wall clock agrees with that; after a suspension, which only the
 // wall clock and the boot clock count, they differ, and it asks BootTime.
-func NewBootClock() func() time.Duration { return newBootClock(time.Now, BootTime) }
+func NewBootClock() func() time.Duration {
+	base := time.Now()
+	return newBootClock(func() (wall, mono time.Duration) {
+		t := time.Now()
+		return time.Duration(t.UnixNano()), t.Sub(base)
+	}, BootTime)
+}
 
-func newBootClock(now func() time.Time, boot func() time.Duration) func() time.Duration {
+func newBootClock(now func() (wall, mono time.Duration), boot func() time.Duration) func() time.Duration {
 	var anchor atomic.Pointer[bootAnchor]
 	anchor.Store(dropAnchor(now, boot))
 	return func() time.Duration {
-		a, t := anchor.Load(), now()
-		passed := t.Sub(a.at) // monotonic
-		if drift := t.Round(0).Sub(a.at.Round(0)) - passed; drift > bootDrift || drift < -bootDrift {
+		a := anchor.Load()
+		wall, mono := now()
+		if drift := (wall - a.wall) - (mono - a.mono); drift > bootDrift || drift < -bootDrift {
 			a = dropAnchor(now, boot)
 			anchor.Store(a)
 			return a.boot
 		}
-		return a.boot + passed
+		return a.boot + mono - a.mono
 	}
 }
 
 // dropAnchor reads the clocks together: again when it was interrupted between.
-func dropAnchor(now func() time.Time, boot func() time.Duration) *bootAnchor {
+func dropAnchor(now func() (wall, mono time.Duration), boot func() time.Duration) *bootAnchor {
 	for tries := 0; ; tries++ {
-		a := &bootAnchor{at: now(), boot: boot()}
-		if now().Sub(a.at) < 100*time.Microsecond || tries == 5 {
+		a := &bootAnchor{}
+		a.wall, a.mono = now()
+		a.boot = boot()
+		if _, mono := now(); mono-a.mono < 100*time.Microsecond || tries == 5 {
 			return a
 		}
 	}
