@@ -282,7 +282,9 @@ func (m *Mirror) poll(ctx context.Context, held *View) (more bool, err error) {
 	m.keeper.offer(p.Head)
 	// Counted from send, not reply: a slow reply would stretch the lease.
 	m.served.Store(&Served{View: v, ShortUntil: sent + m.cfg.Short, LongUntil: sent + m.cfg.Long})
-	return false, nil
+	// What is newly served is acknowledged at once, by another poll: a suspension
+	// waits for it.
+	return v.Revision > held.Revision, nil
 }
 
 // checkHead refuses a head that does not verify or goes back behind what was
