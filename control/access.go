@@ -11,12 +11,12 @@ type clientAppBody struct {
 	ProductID   string               `json:"product_id" minLength:"1" maxLength:"64"`
 	Environment registry.Environment `json:"environment"`
 	Disabled    bool                 `json:"disabled,omitempty"`
-	because
+	Reason      string               `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type clientAppUpdate struct {
-	Disabled bool `json:"disabled"`
-	because
+	Disabled bool   `json:"disabled"`
+	Reason   string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type credentialBody struct {
@@ -24,13 +24,13 @@ type credentialBody struct {
 	ABN        registry.ABN  `json:"abn"`
 	NotAfter   registry.Time `json:"not_after,omitempty"`
 	Name       string        `json:"name,omitempty" maxLength:"200"`
-	because
+	Reason     string        `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type credentialUpdate struct {
 	NotAfter registry.Time `json:"not_after,omitempty"`
 	Name     string        `json:"name,omitempty" maxLength:"200"`
-	because
+	Reason   string        `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type subscriptionBody struct {
@@ -38,20 +38,16 @@ type subscriptionBody struct {
 	ProductID string       `json:"product_id" minLength:"1" maxLength:"64"`
 	ClientABN registry.ABN `json:"client_abn"`
 	Nominated bool         `json:"nominated,omitempty"`
-	because
+	Reason    string       `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type nominateBody struct {
-	Nominated bool `json:"nominated"`
-	because
+	Nominated bool   `json:"nominated"`
+	Reason    string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type serviceBody struct {
-	Key string `json:"key" minLength:"1" maxLength:"128"`
-	serviceFields
-}
-
-type serviceFields struct {
+	Key            string            `json:"key" minLength:"1" maxLength:"128"`
 	Name           string            `json:"name,omitempty" maxLength:"200"`
 	Method         string            `json:"method" enum:"GET,HEAD,POST,PUT,PATCH,DELETE"`
 	Template       string            `json:"template" minLength:"2" maxLength:"256" doc:"Such as /lodgments/v1/receipts/{id}."`
@@ -63,7 +59,22 @@ type serviceFields struct {
 	ClientRequired bool              `json:"client_required,omitempty"`
 	Subject        *registry.Subject `json:"subject,omitempty"`
 	Streaming      string            `json:"streaming,omitempty" enum:"sse,websocket,upload,grpc"`
-	because
+	Reason         string            `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+}
+
+type serviceUpdate struct {
+	Name           string            `json:"name,omitempty" maxLength:"200"`
+	Method         string            `json:"method" enum:"GET,HEAD,POST,PUT,PATCH,DELETE"`
+	Template       string            `json:"template" minLength:"2" maxLength:"256" doc:"Such as /lodgments/v1/receipts/{id}."`
+	Risk           registry.Risk     `json:"risk"`
+	Scope          string            `json:"scope,omitempty" maxLength:"128"`
+	WhileSuspended bool              `json:"available_while_suspended,omitempty"`
+	Bound          bool              `json:"requires_binding,omitempty"`
+	StampVerified  bool              `json:"stamp_verified,omitempty"`
+	ClientRequired bool              `json:"client_required,omitempty"`
+	Subject        *registry.Subject `json:"subject,omitempty"`
+	Streaming      string            `json:"streaming,omitempty" enum:"sse,websocket,upload,grpc"`
+	Reason         string            `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 func (s *server) listClientApps(c *call) (answer, error) {
@@ -224,11 +235,15 @@ func (s *server) createService(c *call, in *serviceBody) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	r, err := s.reg.CreateService(c.r.Context(), c.actor, in.service(in.Key), m)
+	up := serviceUpdate{
+		Name: in.Name, Method: in.Method, Template: in.Template, Risk: in.Risk, Scope: in.Scope, WhileSuspended: in.WhileSuspended,
+		Bound: in.Bound, StampVerified: in.StampVerified, ClientRequired: in.ClientRequired, Subject: in.Subject, Streaming: in.Streaming,
+	}
+	r, err := s.reg.CreateService(c.r.Context(), c.actor, up.service(in.Key), m)
 	return changed(r, err, created)
 }
 
-func (s *server) updateService(c *call, in *serviceFields) (answer, error) {
+func (s *server) updateService(c *call, in *serviceUpdate) (answer, error) {
 	m, err := c.meta(in.Reason)
 	if err != nil {
 		return answer{}, err
@@ -237,7 +252,7 @@ func (s *server) updateService(c *call, in *serviceFields) (answer, error) {
 	return changed(r, err, found)
 }
 
-func (in *serviceFields) service(key string) registry.Service {
+func (in *serviceUpdate) service(key string) registry.Service {
 	x := registry.Service{
 		Key: key, Name: in.Name, Method: in.Method, Template: in.Template, Risk: in.Risk, Scope: in.Scope,
 		WhileSuspended: in.WhileSuspended, Bound: in.Bound, StampVerified: in.StampVerified, ClientRequired: in.ClientRequired, Streaming: in.Streaming,

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -149,7 +150,7 @@ func fieldError(err error) error {
 		return registry.Field(pointer+"/"+name, "this member is needed")
 	}
 	if msg == "unexpected property" {
-		return registry.Field(cut(pointer, 200), "there is no such member; look for a typing mistake")
+		return unknownMember(pointer)
 	}
 	return registry.Field(pointer, "%s", msg)
 }
@@ -179,17 +180,7 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 	switch dst.Kind() {
 	case reflect.Struct:
 		members, _ := src.(map[string]any)
-		for i := range dst.NumField() {
-			f := dst.Type().Field(i)
-			if f.Anonymous {
-				fill(dst.Field(i), src, pointer, errs)
-				continue
-			}
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			if v, ok := members[name]; ok {
-				fill(dst.Field(i), v, pointer+"/"+name, errs)
-			}
-		}
+		fillStruct(dst, members, pointer, errs)
 	case reflect.Slice:
 		items, _ := src.([]any)
 		out := reflect.MakeSlice(dst.Type(), len(items), len(items))
@@ -212,6 +203,34 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 	default:
 		panic("control: body field of kind " + dst.Kind().String())
 	}
+}
+
+// fillStruct fills the fields of a struct. Names count letter by letter: huma
+// would take "Name" for "name", and then nobody would read it.
+func fillStruct(dst reflect.Value, members map[string]any, pointer string, errs *manyErrors) {
+	known := 0
+	for i := range dst.NumField() {
+		name, _, _ := strings.Cut(dst.Type().Field(i).Tag.Get("json"), ",")
+		if v, ok := members[name]; ok {
+			known++
+			fill(dst.Field(i), v, pointer+"/"+name, errs)
+		}
+	}
+	if known == len(members) {
+		return
+	}
+	for name := range members {
+		if !slices.ContainsFunc(reflect.VisibleFields(dst.Type()), func(f reflect.StructField) bool {
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			return tag == name
+		}) {
+			*errs = append(*errs, unknownMember(pointer+pointerOf(name)))
+		}
+	}
+}
+
+func unknownMember(pointer string) error {
+	return registry.Field(cut(pointer, 200), "there is no such member; look for a typing mistake")
 }
 
 func cut(s string, n int) string {

@@ -9,18 +9,13 @@ import (
 	"github.com/dspgate/dspgate/registry"
 )
 
-// because is what every command may say: it is kept in the log.
-type because struct {
-	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
-}
-
 type entityBody struct {
 	ABN     registry.ABN         `json:"abn"`
 	Name    string               `json:"name" minLength:"1" maxLength:"200"`
 	Roles   []registry.Role      `json:"roles,omitempty" maxItems:"8"`
 	State   registry.EntityState `json:"state,omitempty" doc:"Default Draft."`
 	Contact string               `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
-	because
+	Reason  string               `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type checkBody struct {
@@ -28,7 +23,7 @@ type checkBody struct {
 	Outcome string        `json:"outcome" enum:"pass,fail,pending"`
 	Source  string        `json:"source,omitempty" maxLength:"200" doc:"Who or what checked; no detail of anybody's affairs."`
 	Expires registry.Time `json:"expires_at,omitempty"`
-	because
+	Reason  string        `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 func (s *server) listEntities(c *call) (answer, error) {
@@ -74,7 +69,7 @@ type entityUpdate struct {
 	Roles   []registry.Role       `json:"roles,omitempty" maxItems:"8"`
 	State   *registry.EntityState `json:"state,omitempty" doc:"Left out: the present one."`
 	Contact string                `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
-	because
+	Reason  string                `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 // editEntity changes a part of an entity, leaving the rest as it is. Without an

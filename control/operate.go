@@ -76,6 +76,9 @@ func (s *server) listChanges(c *call) (answer, error) {
 			}
 			return answer{}, unavailable(err)
 		}
+		if len(changes) == 0 || uint64(changes[0].Revision) != after+skip+1 {
+			return answer{}, registry.ErrTrimmed // what was asked for begins before the log does
+		}
 		for i := range changes {
 			if uint64(len(out)) < limit {
 				out = append(out, viewChange(&changes[i]))

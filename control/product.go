@@ -15,7 +15,7 @@ type productBody struct {
 	Scenario   uint8             `json:"scenario,omitempty" maximum:"6"`
 	Category   registry.Category `json:"category,omitempty" enum:"A,B,C,D,E"`
 	OwnABNOnly bool              `json:"own_abn_only,omitempty"`
-	because
+	Reason     string            `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type productUpdate struct {
@@ -25,7 +25,7 @@ type productUpdate struct {
 	Scenario   uint8             `json:"scenario,omitempty" maximum:"6"`
 	Category   registry.Category `json:"category,omitempty" enum:"A,B,C,D,E"`
 	OwnABNOnly bool              `json:"own_abn_only,omitempty"`
-	because
+	Reason     string            `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type versionBody struct {
@@ -42,7 +42,7 @@ type newVersionBody struct {
 	SupportUntil     registry.Time         `json:"support_until,omitempty" doc:"Refused from this instant."`
 	State            registry.VersionState `json:"state,omitempty" doc:"Default active."`
 	SecurityRelevant bool                  `json:"security_relevant,omitempty"`
-	because
+	Reason           string                `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type versionUpdate struct {
@@ -50,7 +50,7 @@ type versionUpdate struct {
 	SupportUntil     registry.Time         `json:"support_until,omitempty" doc:"Refused from this instant."`
 	State            registry.VersionState `json:"state" doc:"active or blocked."`
 	SecurityRelevant bool                  `json:"security_relevant,omitempty"`
-	because
+	Reason           string                `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type entitlementBody struct {
@@ -58,7 +58,7 @@ type entitlementBody struct {
 	NamedClients []registry.ABN `json:"named_clients,omitempty" maxItems:"64" doc:"In stage PVT: the only clients it may act for."`
 	From         registry.Time  `json:"from,omitempty"`
 	Until        registry.Time  `json:"until,omitempty"`
-	because
+	Reason       string         `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 type certificationBody struct {
@@ -66,7 +66,7 @@ type certificationBody struct {
 	ValidFrom  registry.Time      `json:"valid_from,omitempty"`
 	ValidUntil registry.Time      `json:"valid_until,omitempty" doc:"Refused from this instant."`
 	MaxRisk    registry.Risk      `json:"max_risk,omitempty" doc:"Restricted: the highest service rating left."`
-	because
+	Reason     string             `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 func (s *server) listProducts(c *call) (answer, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"reflect"
 	"runtime/debug"
 	"slices"
@@ -87,14 +88,22 @@ func New(cfg Config) (http.Handler, error) {
 	if err := s.doc.finish(); err != nil {
 		return nil, err
 	}
-	for path, methods := range byPath {
-		mux.HandleFunc(path, s.enter(methods))
+	for pattern, methods := range byPath {
+		mux.HandleFunc(pattern, s.enter(methods))
 	}
-	for path, methods := range s.documents() {
-		mux.HandleFunc(path, s.enter(methods))
+	for pattern, methods := range s.documents() {
+		mux.HandleFunc(pattern, s.enter(methods))
 	}
-	mux.HandleFunc("/", s.enter(nil))
-	return mux, nil
+	nowhere := s.enter(nil)
+	mux.HandleFunc("/", nowhere)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// ServeMux would redirect a path that is not clean; here there is just nothing.
+		if p := r.URL.EscapedPath(); p == "" || path.Clean(p) != p {
+			nowhere(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
 }
 
 // routes is the whole API.

@@ -37,10 +37,12 @@ type suspendBody struct {
 
 type confirmBody struct {
 	Expires registry.Time `json:"expires_at,omitempty" doc:"At most 72 h after it was imposed, which is also the default."`
-	because
+	Reason  string        `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
-type liftBody struct{ because }
+type liftBody struct {
+	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+}
 
 type noticeBody struct {
 	Subject     subjectBody   `json:"subject"`

@@ -1,0 +1,285 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/registrytest"
+	"github.com/dspgate/dspgate/registry/sample"
+)
+
+// world is the API over a register in memory with the sample register in it,
+// and one sidecar on the roll.
+type world struct {
+	t       testing.TB
+	url     string
+	store   *registrytest.Memory
+	link    *registrytest.Link // the control plane's to the store
+	sidecar *registrytest.Link // the sidecar's
+	reg     *registry.Register
+	log     *logBuffer
+	tokens  string // the token file
+	records map[authz.DecisionID]authz.Record
+	client  *http.Client
+}
+
+// tokens of the sample world, by role. Their sums are in the token file.
+var people = []control.TokenEntry{
+	{Name: "operator@agency.example", Permissions: []string{"operator", "registrar"}},
+	{Name: "operator2@agency.example", Permissions: []string{"operator"}},
+	{Name: "officer@agency.example", Permissions: []string{"incident-officer"}},
+	{Name: "registrar@agency.example", Permissions: []string{"registrar"}},
+	{Name: "assessor@agency.example", Permissions: []string{"assessor"}},
+	{Name: "auditor@agency.example", Permissions: []string{"auditor"}},
+	{Name: "dev@wattlebird.example", Permissions: []string{"developer"}, Entity: "65000000101"},
+	{Name: "dev@kookaburra.example", Permissions: []string{"developer"}, Entity: "31000000202"},
+}
+
+func tokenOf(name string) string { return "test-token-of-" + name + "-with-128-bits-of-entropy" }
+
+const (
+	operator   = "operator@agency.example"
+	operator2  = "operator2@agency.example"
+	officer    = "officer@agency.example"
+	registrar  = "registrar@agency.example"
+	assessor   = "assessor@agency.example"
+	auditor    = "auditor@agency.example"
+	wattlebird = "dev@wattlebird.example"
+	kookaburra = "dev@kookaburra.example"
+	nobody     = ""
+)
+
+func writeTokens(t testing.TB, path string, entries []control.TokenEntry) {
+	t.Helper()
+	out := make([]control.TokenEntry, len(entries))
+	for i, e := range entries {
+		out[i] = e
+		if e.SHA256 == "" {
+			out[i].SHA256 = control.HashToken(tokenOf(e.Name))
+		}
+	}
+	b, err := yaml.Marshal(control.TokenFile{Tokens: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, store: registrytest.NewMemory(), log: &logBuffer{}, tokens: filepath.Join(t.TempDir(), "tokens.yaml"), records: map[authz.DecisionID]authz.Record{}}
+	w.link, w.sidecar = registrytest.NewLink(w.store), registrytest.NewLink(w.store)
+	seal := registrytest.Sealer(t)
+	log := slog.New(slog.NewJSONHandler(w.log, nil))
+
+	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
+	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second})
+	run(t, mirror.Run, follower.Run, w.reg.Run)
+
+	writeTokens(t, w.tokens, people)
+	auth, err := control.LoadTokens(w.tokens, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := control.New(control.Config{
+		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes,
+		Decisions: control.Decisions{
+			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
+				if r, ok := w.records[id]; ok {
+					return &r, nil
+				}
+				return nil, registry.ErrNotFound
+			},
+			Denials: func(_ context.Context, products []string, _ registry.ABN, limit int) ([]authz.Record, error) {
+				var out []authz.Record
+				for _, r := range w.records {
+					for _, p := range products {
+						if r.ProductID == p && r.Reason != authz.OK && len(out) < limit {
+							out = append(out, r)
+						}
+					}
+				}
+				return out, nil
+			},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config = control.NewHTTPServer(h, log)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	w.url = srv.URL
+	w.client = &http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+	eventually(t, "the register takes commands", func() bool { return w.reg.Writing() })
+	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Records(time.Now()), registry.Meta{Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the sidecar holds the register", func() bool {
+		v, err := w.reg.View()
+		return err == nil && follower.View() != nil && follower.View().Revision == v.Revision
+	})
+	return w
+}
+
+// logBuffer is written by the server and read by the test.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func run(t testing.TB, runs ...func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{}, len(runs))
+	for _, f := range runs {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}()
+	}
+	t.Cleanup(func() {
+		cancel()
+		for range runs {
+			<-done
+		}
+	})
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("never came: %s", what)
+}
+
+// reply is one answer, read whole.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+type option func(*http.Request)
+
+func header(k, v string) option { return func(r *http.Request) { r.Header.Add(k, v) } }
+
+func without(k string) option { return func(r *http.Request) { r.Header.Del(k) } }
+
+// call sends one request as somebody; body may be a string, or is marshalled.
+func (w *world) call(as, method, path string, body any, opts ...option) reply {
+	w.t.Helper()
+	var r io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		r = strings.NewReader(b)
+	default:
+		j, err := json.Marshal(b)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		r = bytes.NewReader(j)
+	}
+	req, err := http.NewRequest(method, w.url+path, r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if as != nobody {
+		req.Header.Set("Authorization", "Bearer "+tokenOf(as))
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for _, o := range opts {
+		o(req)
+	}
+	res, err := w.client.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return reply{res.StatusCode, res.Header, string(b)}
+}
+
+// data decodes "data" and fails unless the status is as wanted.
+func (r reply) data(t testing.TB, status int, out any) {
+	t.Helper()
+	if r.status != status {
+		t.Fatalf("status %d, want %d: %s", r.status, status, r.body)
+	}
+	env := struct{ Data any }{out}
+	if err := json.Unmarshal([]byte(r.body), &env); err != nil {
+		t.Fatalf("%v: %s", err, r.body)
+	}
+}
+
+type apiError struct {
+	ID, Code, Detail string
+	Source           struct{ Pointer, Parameter, Header string }
+	Meta             struct{ Data json.RawMessage }
+}
+
+// refused fails unless the answer is a refusal of that status and code, and
+// nothing but a refusal.
+func (r reply) refused(t testing.TB, status int, code string) apiError {
+	t.Helper()
+	var env struct {
+		Data   json.RawMessage
+		Errors []apiError
+	}
+	if err := json.Unmarshal([]byte(r.body), &env); err != nil {
+		t.Fatalf("status %d: %v: %s", r.status, err, r.body)
+	}
+	if r.status != status || len(env.Errors) == 0 || env.Errors[0].Code != code || env.Data != nil {
+		t.Fatalf("got %d %s, want %d %s", r.status, r.body, status, code)
+	}
+	if env.Errors[0].ID != r.header.Get("X-Request-Id") || env.Errors[0].ID == "" {
+		t.Errorf("error id %q is not the request's %q", env.Errors[0].ID, r.header.Get("X-Request-Id"))
+	}
+	return env.Errors[0]
+}
+
+func (r reply) String() string { return fmt.Sprintf("%d %s", r.status, r.body) }
