@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -278,6 +277,7 @@ type gate struct {
 
 	grpc   *grpc.Server // ext_authz; stopped by a test that wants it dead
 	socket string
+	ads    string // the discovery server's socket
 }
 
 // startGate starts it all. edit may change the configuration; extra registers
@@ -310,9 +310,9 @@ func startGate(t testing.TB, edit func(*xds.Config), extra ...func(*grpc.Server)
 	}
 	ads := grpc.NewServer()
 	g.server.Register(ads)
-	adsSocket := filepath.Join(dir, "ads.sock")
-	serve(t, ads, adsSocket)
-	g.envoy = envoytest.Start(t, envoytest.Options{ADS: "unix:" + adsSocket})
+	g.ads = filepath.Join(dir, "ads.sock")
+	serve(t, ads, g.ads)
+	g.envoy = envoytest.Start(t, envoytest.Options{ADS: "unix:" + g.ads})
 	return g
 }
 
@@ -355,13 +355,4 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
-}
-
-func sortedKeys(h http.Header) []string {
-	var out []string
-	for k := range h {
-		out = append(out, strings.ToLower(k))
-	}
-	slices.Sort(out)
-	return out
 }

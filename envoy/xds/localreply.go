@@ -40,7 +40,7 @@ func problems() []problem {
 			detail: "No service has this method.", add: []*corev3.HeaderValueOption{headerOption("allow", strings.ReplaceAll(methodRegex, "|", ", "))}},
 		{filter: allOf(status(403), not(":scheme", schemeRegex)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
 			detail: "The scheme of a request is http or https."},
-		{filter: allOf(status(403), metadataFilter(MetadataReason, exact(ReasonOK), false)), status: 403, code: "service-unknown", title: "No such service",
+		{filter: allOf(status(403), metadataFilter(MetadataReason, exact(ReasonOK), false), metadataFilter(MetadataDecisionID, regex(decisionIDRegex), false)), status: 403, code: "service-unknown", title: "No such service",
 			detail: "The method and path are no service of this gateway."},
 		{filter: allOf(status(403), headerFilter("upgrade", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, false)), status: 403, code: "service-unknown", title: "No such service",
 			detail: "No service at this path speaks the protocol asked for by Upgrade."},
@@ -73,22 +73,35 @@ func problems() []problem {
 // authorizer is a local reply too, and passes untouched, because it said why.
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	cfg := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
-		Filter: metadataFilter(MetadataReason, regex(notAnyRegex([]string{ReasonOK})), false),
+		Filter: allOf(flagFilter("UAEX"), metadataFilter(MetadataReason, regex(notAnyRegex([]string{ReasonOK})), false)),
 	}}}
 	grpc := headerFilter("content-type", &routev3.HeaderMatcher_StringMatch{StringMatch: prefix("application/grpc")}, false)
+	early := headerFilter("x-request-id", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, true)
 	for _, p := range problems() {
+		tooEarly := p
+		tooEarly.add = append([]*corev3.HeaderValueOption{headerOption("x-request-id", earlyID)}, p.add...)
 		cfg.Mappers = append(cfg.Mappers,
 			b.mapper(p, allOf(p.filter, grpc), &corev3.SubstitutionFormatString{
 				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
 					Specifier: &corev3.DataSource_InlineString{InlineString: p.code + ": " + p.detail},
 				}},
 			}),
-			b.mapper(p, p.filter, &corev3.SubstitutionFormatString{
-				ContentType: "application/problem+json",
-				Format:      &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: b.problemBody(p)},
-			}))
+			b.mapper(tooEarly, allOf(p.filter, early), b.problemFormat(p, earlyID)),
+			b.mapper(p, p.filter, b.problemFormat(p, "%REQ(X-REQUEST-ID)%")))
 	}
 	return cfg
+}
+
+// earlyID names a request that was refused before it got an x-request-id, as a
+// path that does not normalise is. It must come out the same in the header and
+// in the body.
+const earlyID = "%CONNECTION_ID%-%START_TIME(%s%9f)%"
+
+func (b *builder) problemFormat(p problem, id string) *corev3.SubstitutionFormatString {
+	return &corev3.SubstitutionFormatString{
+		ContentType: "application/problem+json",
+		Format:      &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: b.problemBody(p, id)},
+	}
 }
 
 func (b *builder) mapper(p problem, f *accesslogv3.AccessLogFilter, body *corev3.SubstitutionFormatString) *hcmv3.ResponseMapper {
@@ -100,8 +113,7 @@ func (b *builder) mapper(p problem, f *accesslogv3.AccessLogFilter, body *corev3
 
 // problemBody is the problem of RFC 9457 with the portal's list beside it.
 // There is no decision to name: the request's ID stands in its place.
-func (b *builder) problemBody(p problem) *structpb.Struct {
-	const requestID = "%REQ(X-REQUEST-ID)%"
+func (b *builder) problemBody(p problem, requestID string) *structpb.Struct {
 	s, err := structpb.NewStruct(map[string]any{
 		"type": b.cfg.ProblemBase + p.code, "title": p.title, "status": float64(p.status),
 		"detail": p.detail, "instance": "/decisions/" + requestID,
