@@ -12,7 +12,7 @@ const (
 	AudienceMismatch         // token-audience-mismatch
 	Expired                  // token-expired
 	NotYetValid              // token-not-yet-valid
-	Throttled                // token-signature-invalid to the caller, with too many bad signatures from its address before it
+	Throttled                // rate-limited: the peer has sent too many bad signatures, so this one was not looked at
 
 	nFailures
 )
