@@ -10,7 +10,7 @@ import (
 )
 
 // gcPercentLoading is the GC percent while a snapshot loads into tight memory.
-const gcPercentLoading = 25
+const gcPercentLoading = 50
 
 var (
 	errDigest  = errors.New("the records held are not those the digest stands for")

@@ -72,10 +72,7 @@ func simulate(t *testing.T, rnd *rand.Rand, file string) {
 			t.Fatalf("went back from %d to %d", highest, s.View.Revision)
 		}
 		highest = s.View.Revision
-		r.mu.Lock()
-		sent := r.sent
-		r.mu.Unlock()
-		if s.Fresh(4, r.now()) && r.now() >= sent+short {
+		if sent := r.lastSent(); s.Fresh(4, r.now()) && r.now() >= sent+short {
 			t.Fatalf("fresh at %v, the last poll was sent at %v", r.now(), sent)
 		}
 		members, _, _ := r.store.Roll(context.Background())

@@ -100,6 +100,13 @@ func (w watched) Follow(ctx context.Context, ack registry.Ack, n int) (registry.
 	return w.Link.Follow(ctx, ack, n)
 }
 
+// lastSent is when the last poll that acknowledges was sent.
+func (r *rig) lastSent() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sent
+}
+
 func (r *rig) fresh(risk registry.Risk) bool { return r.m.Served().Fresh(risk, r.now()) }
 
 // holds checks what the mirror serves from.
@@ -311,7 +318,7 @@ func TestMirrorLease(t *testing.T) {
 			r.run(nil)
 			time.Sleep(3*poll + poll/2)
 			synctest.Wait()
-			last := r.sent
+			last := r.lastSent()
 			r.link.Set(f)
 			time.Sleep(last + short - r.now() - time.Nanosecond)
 			if !r.fresh(4) {
@@ -340,8 +347,8 @@ func TestMirrorLease(t *testing.T) {
 				continue
 			}
 			seen++
-			if s.ShortUntil > r.sent+short || s.LongUntil > r.sent+time.Minute {
-				t.Fatalf("short lease until %v, the last poll was sent at %v", s.ShortUntil, r.sent)
+			if sent := r.lastSent(); s.ShortUntil > sent+short || s.LongUntil > sent+time.Minute {
+				t.Fatalf("short lease until %v, the last poll was sent at %v", s.ShortUntil, sent)
 			}
 			if !r.fresh(4) {
 				t.Fatal("slow answers cost the lease")
