@@ -61,7 +61,7 @@ type denyBody struct {
 func (b subjectBody) ref() registry.SubjectRef { return registry.SubjectRef(b) }
 
 func (s *server) viewSuspension(c *call, x *registry.Suspension) suspensionView {
-	v := suspensionView{Suspension: *x, Active: x.Active(c.at)}
+	v := suspensionView{Suspension: *x, Active: x.Active(registry.At(s.now()))} // not c.at: it may have begun since
 	if !c.actor.Staff() {
 		v.ImposedBy, v.ConfirmedBy, v.LiftedBy = "", "", ""
 	}
