@@ -25,10 +25,10 @@ type Server struct {
 	Port int
 	Dir  string
 
-	t    testing.TB
-	args []string
-	cmd  *exec.Cmd
-	out  bytes.Buffer
+	t     testing.TB
+	args  []string
+	cmd   *exec.Cmd     // nil when killed
+	ended chan struct{} // closed when cmd has ended
 }
 
 // Binary is the redis-server that Start runs. It fails the test when there is none.
@@ -57,7 +57,7 @@ func Start(t testing.TB, args ...string) *Server {
 			return s
 		}
 	}
-	t.Fatalf("redis-server does not start:\n%s", s.out.String())
+	t.Fatalf("redis-server does not start:\n%s", s.output())
 	return nil
 }
 
@@ -76,17 +76,23 @@ func (s *Server) run() error {
 		"--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
 		"--unixsocket", s.Dir + "/sock", "--repl-diskless-sync-delay", "0", "--daemonize", "no",
 	}, s.args...)
-	s.cmd = exec.Command(Binary(s.t), args...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	out, err := os.OpenFile(s.Dir+"/output", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }() // the process has its own
+	cmd := exec.Command(Binary(s.t), args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func(cmd *exec.Cmd) {
+	s.cmd, s.ended = cmd, ended
+	go func() {
 		_ = cmd.Wait() // killed, as a rule
 		close(ended)
-	}(s.cmd)
+	}()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		select {
 		case <-ended:
@@ -147,14 +153,13 @@ func (s *Server) Kill() {
 		return
 	}
 	_ = s.cmd.Process.Kill() // it may have ended by itself
+	<-s.ended
 	s.cmd = nil
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if c, err := net.DialTimeout("tcp", s.Addr, time.Second); err != nil {
-			return
-		} else {
-			_ = c.Close()
-		}
-	}
+}
+
+func (s *Server) output() string {
+	b, _ := os.ReadFile(s.Dir + "/output") // empty when it never ran
+	return string(b)
 }
 
 // Restart starts the server again on its port and its files, after Kill.
@@ -162,7 +167,7 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
 	if err := s.run(); err != nil {
-		s.t.Fatalf("restart: %v\n%s", err, s.out.String())
+		s.t.Fatalf("restart: %v\n%s", err, s.output())
 	}
 }
 
