@@ -409,4 +409,3 @@ func TestServerPassesOverWhatDoesNotDecode(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
-
