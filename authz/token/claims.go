@@ -11,7 +11,7 @@ import (
 type Claims struct {
 	Issuer     string       // iss, one of the configured issuers
 	KID        string       // of the key that verified it
-	JTI        string       // required; 1 to 256 printable ASCII characters
+	JTI        string       // 1 to 256 printable ASCII characters; "" when absent
 	Subject    string       // sub; "" when absent
 	ClientID   string       // client_id, else azp; required
 	ABN        registry.ABN // the holder of the credential; zero when absent

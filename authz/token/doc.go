@@ -14,6 +14,11 @@
 //     current set takes the tokens it signed with it at once.
 //   - Memory is bounded whatever callers send, and no lock is shared by all requests.
 //
+// Of the claims that RFC 9068 requires, iss, aud, exp, iat and client_id (or azp)
+// are required here too; sub and jti may be missing, as nothing is decided by
+// them, but when they are there they must be well-formed strings. A token
+// without a jti cannot be denied one by one.
+//
 // Deny lists of kid and jti are the Decider's: Claims carries both. Key sets come
 // through KeySource; package jwksfetch is the one that fetches.
 package token
