@@ -27,6 +27,7 @@ type Server struct {
 
 	t     testing.TB
 	args  []string
+	whole bool          // args are the whole command line
 	cmd   *exec.Cmd     // nil when killed
 	ended chan struct{} // closed when cmd has ended
 }
@@ -49,16 +50,55 @@ func Binary(t testing.TB) string {
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, Dir: t.TempDir(), args: args}
-	t.Cleanup(s.Kill)
-	for range 5 { // a free port may be gone by the time it is used
-		s.Port = freePort(t)
-		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
-		if s.run() == nil {
+	s.start()
+	return s
+}
+
+// StartSentinel starts a Sentinel that watches a primary under a name, and
+// alone decides that it is down.
+func StartSentinel(t testing.TB, name string, primary *Server) *Server {
+	t.Helper()
+	s := &Server{t: t, Dir: t.TempDir(), whole: true}
+	conf := fmt.Sprintf("bind 127.0.0.1\ndir %s\nsentinel monitor %s 127.0.0.1 %d 1\nsentinel down-after-milliseconds %s 300\nsentinel failover-timeout %s 2000\n",
+		s.Dir, name, primary.Port, name, name)
+	if err := os.WriteFile(s.Dir+"/sentinel.conf", []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.args = []string{s.Dir + "/sentinel.conf", "--sentinel"}
+	s.start()
+	return s
+}
+
+// StartCluster starts a Redis Cluster of one node that holds every slot.
+func StartCluster(t testing.TB) *Server {
+	t.Helper()
+	s := Start(t, "--cluster-enabled", "yes")
+	slots := []string{"CLUSTER", "ADDSLOTS"}
+	for i := range 16384 {
+		slots = append(slots, strconv.Itoa(i))
+	}
+	s.Must(slots...)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if reply, err := s.Do("SET", "probe", "1"); err == nil && reply == "+OK" {
 			return s
 		}
+		if time.Now().After(deadline) {
+			t.Fatal("the cluster never came up")
+		}
 	}
-	t.Fatalf("redis-server does not start:\n%s", s.output())
-	return nil
+}
+
+func (s *Server) start() {
+	s.t.Helper()
+	s.t.Cleanup(s.Kill)
+	for range 5 { // a free port may be gone by the time it is used
+		s.Port = freePort(s.t)
+		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
+		if s.run() == nil {
+			return
+		}
+	}
+	s.t.Fatalf("redis-server does not start:\n%s", s.output())
 }
 
 func freePort(t testing.TB) int {
@@ -76,6 +116,9 @@ func (s *Server) run() error {
 		"--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
 		"--unixsocket", s.Dir + "/sock", "--repl-diskless-sync-delay", "0", "--daemonize", "no",
 	}, s.args...)
+	if s.whole {
+		args = append(s.args, "--port", strconv.Itoa(s.Port))
+	}
 	out, err := os.OpenFile(s.Dir+"/output", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
