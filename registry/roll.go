@@ -65,7 +65,8 @@ type rollWatch struct {
 type rollReading struct {
 	started time.Time // on this process's clock, before the store was asked
 	members []Member
-	now     Time // the store's
+	now     Time     // the store's
+	low     Revision // the lowest held by a member that may still serve
 	err     error
 }
 
@@ -112,6 +113,7 @@ func (r *Register) readRoll(ctx context.Context) {
 	reading := rollReading{started: time.Now()}
 	reading.members, reading.now, reading.err = r.ledger.Roll(rctx)
 	slices.SortFunc(reading.members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	reading.low = lowest(reading.members, reading.now)
 	r.roll.mu.Lock()
 	defer r.roll.mu.Unlock()
 	r.roll.last = reading
@@ -162,7 +164,7 @@ func (r *Register) Await(ctx context.Context, rev Revision, timeout time.Duratio
 }
 
 func (r *Register) awaitRoll(ctx context.Context, rev Revision, began time.Time) (Enforcement, error) {
-	var e Enforcement
+	var known *rollReading
 	err := fmt.Errorf("%w: the roll of sidecars was not read", ErrUnavailable)
 	for {
 		r.roll.mu.Lock()
@@ -170,23 +172,40 @@ func (r *Register) awaitRoll(ctx context.Context, rev Revision, began time.Time)
 		r.roll.mu.Unlock()
 		// A reading begun before this wait may lack a sidecar that joined since.
 		if !last.started.IsZero() && !last.started.Before(began) {
-			switch {
-			case last.err == nil:
-				if e, err = enforcement(last.members, rev, last.now), nil; e.Complete {
-					return e, nil
-				}
-			case err != nil:
+			if last.err == nil {
+				known = &last
+			} else {
 				err = fmt.Errorf("read the roll of sidecars: %w", last.err)
 			}
 		}
-		select {
-		case <-next:
-		case <-r.stopped:
-			return e, errors.Join(err, ctx.Err())
-		case <-ctx.Done():
-			return e, err
+		// Each sidecar is judged once, at the end: a thousand waits at once must
+		// not do so at every reading.
+		ended := known != nil && rev <= known.low
+		if !ended {
+			select {
+			case <-next:
+				continue
+			case <-r.stopped:
+			case <-ctx.Done():
+			}
+		}
+		if known == nil {
+			return Enforcement{}, err
+		}
+		return enforcement(known.members, rev, known.now), nil
+	}
+}
+
+// lowest is the lowest revision held by a member that may still serve: every
+// revision up to it is enforced. With no such member it is the highest there is.
+func lowest(members []Member, now Time) Revision {
+	low := ^Revision(0)
+	for i := range members {
+		if m := &members[i]; m.Revision < low && !m.lapsed(now) {
+			low = m.Revision
 		}
 	}
+	return low
 }
 
 // enforcement judges a reading of the roll; pure.
@@ -198,7 +217,7 @@ func enforcement(members []Member, rev Revision, now Time) Enforcement {
 		if m.Revision < rev {
 			short, long := m.leaseEnds()
 			s.State, s.Until = Pending, map[Risk]Time{1: long, 2: long, 3: short, 4: short}
-			if now >= max(short, long) {
+			if m.lapsed(now) {
 				s.State = Lapsed
 			} else {
 				e.Complete = false
@@ -218,6 +237,12 @@ func (m *Member) leaseEnds() (short, long Time) {
 		return m.PolledAt + Time((d + time.Millisecond - 1).Milliseconds())
 	}
 	return end(m.Short), end(m.Long)
+}
+
+// lapsed tells whether every serving lease of the member is over for certain.
+func (m *Member) lapsed(now Time) bool {
+	short, long := m.leaseEnds()
+	return now >= max(short, long)
 }
 
 // SidecarStatus is one sidecar for people to look at.
