@@ -48,7 +48,7 @@ func (x *Decider) Decide(r *Request, d *Decision) {
 	now := x.Now()
 	*d = Decision{ID: x.IDs.Next(now), At: now}
 	d.Reason = x.decide(r, d, now)
-	if d.Reason.Status() == 503 {
+	if s := d.Reason.Status(); s == 503 || s == 429 {
 		d.RetryAfter = time.Second
 	}
 }

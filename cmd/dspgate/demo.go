@@ -481,7 +481,9 @@ func (d *demo) startSidecars(ctx context.Context) error {
 		cfg.StateDir = d.path("state")
 		cfg.Issuers = []issuerConfig{{
 			Issuer: d.info.Issuer, JWKSURL: d.info.Issuer, AllowHTTPLoopback: true,
-			Audiences: []string{demoAudience}, Algorithms: demoAlgorithms,
+			// Soon, so that a key added to the folder or taken away can be watched.
+			JWKSRefresh: 2 * time.Second,
+			Audiences:   []string{demoAudience}, Algorithms: demoAlgorithms,
 		}}
 		cfg.Envoy = ex
 		c, err := d.startConfigured(s.ID, "sidecar", &cfg)

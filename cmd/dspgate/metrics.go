@@ -4,6 +4,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/token"
+	"github.com/dspgate/dspgate/authz/token/jwksfetch"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -51,6 +53,41 @@ func registerRecorderMetrics(reg prometheus.Registerer, r *authz.Recorder) error
 		counter("authz_records_written_total", "Decision records written.", func() float64 { return float64(r.Written()) }),
 		counter("authz_records_dropped_total", "Decision records lost: the queue was full, or the store away for too long.",
 			func() float64 { return float64(r.Dropped()) }),
+	)
+}
+
+// registerKeyMetrics shows how the issuers' key sets stand, all issuers together:
+// a key set that is refused or grows stale is told before tokens are.
+func registerKeyMetrics(reg prometheus.Registerer, sources []*jwksfetch.Source) error {
+	sum := func(of func(jwksfetch.Status) float64) func() float64 {
+		return func() (n float64) {
+			for _, s := range sources {
+				n += of(s.Status())
+			}
+			return n
+		}
+	}
+	return registerAll(reg,
+		gauge("jwks_keys", "Keys of the issuers that tokens are verified with.", sum(func(s jwksfetch.Status) float64 { return float64(s.Keys) })),
+		gauge("jwks_keys_refused", "Keys of the issuers' last good sets that were left out: weak, unfit or not for signatures.",
+			sum(func(s jwksfetch.Status) float64 { return float64(s.Skipped) })),
+		gauge("jwks_failing", "Issuers whose last look at their keys failed: the last good set is in use, or none.", sum(func(s jwksfetch.Status) float64 {
+			if s.Err != nil {
+				return 1
+			}
+			return 0
+		})),
+		counter("jwks_fetches_total", "Looks at the issuers' keys.", sum(func(s jwksfetch.Status) float64 { return float64(s.Fetches) })),
+	)
+}
+
+// registerTokenMetrics counts what verifying costs.
+func registerTokenMetrics(reg prometheus.Registerer, v *token.Verifier) error {
+	return registerAll(reg,
+		counter("token_signatures_total", "Signatures computed: tokens that were in no cache.", func() float64 { return float64(v.Stats().Signatures) }),
+		counter("token_throttled_total", "Tokens refused unseen because their peer had sent too many with bad signatures.",
+			func() float64 { return float64(v.Stats().Throttled) }),
+		gauge("token_cached", "Verified tokens in the cache.", func() float64 { return float64(v.Stats().Cached) }),
 	)
 }
 

@@ -215,6 +215,9 @@ func (s *sidecar) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(registerKeyMetrics(s.metrics, s.keys), registerTokenMetrics(s.metrics, verifier)); err != nil {
+		return err
+	}
 	if s.store, err = redisstore.Open(ctx, cfg.Redis, s.log); err != nil {
 		return err
 	}
