@@ -65,7 +65,7 @@ func (g *globals) table(w io.Writer, heads []string, rows [][]string) error {
 		return nil
 	}
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(heads, "\t"))
+	fmt.Fprintln(tw, strings.TrimRight(strings.Join(heads, "\t"), "\t"))
 	for _, row := range rows {
 		for i := range row {
 			row[i] = printable(row[i])

@@ -218,7 +218,7 @@ func (g *globals) enforce(ctx context.Context, c *client.Client, did string, w w
 	a, err := send(ctx, client.Wait{On: w.on && !live, Timeout: w.timeout})
 	if e, ok := client.NotDurable(err); ok {
 		if uErr := json.Unmarshal(e.Data, &a.Data); uErr == nil {
-			a.Raw = e.Data
+			a.Raw, a.Created = e.Data, true // whether it was there before is not said
 			if pErr := g.showSuspension(&a, did); pErr != nil {
 				return pErr
 			}
@@ -252,6 +252,7 @@ func (g *globals) follow(ctx context.Context, c *client.Client, a client.Answer[
 			fmt.Fprint(g.stderr, "\r\x1b[K")
 			return a, &exitError{exitUncertain, fmt.Errorf("%s is committed, but how far it has come is unknown: %w", id, err)}
 		}
+		next.Created = a.Created
 		a = next
 		e := a.Data.Enforcement
 		if e == nil {
@@ -349,6 +350,9 @@ func (g *globals) showSuspension(a *client.Answer[client.Suspension], did string
 		rows = append(rows, []string{x.ID, x.State, revision(x.Revision), until})
 	}
 	fmt.Fprintf(g.stdout, "%d of %d sidecars hold it after %d ms\n", held, len(e.Sidecars), e.ElapsedMS)
+	if len(e.Sidecars) == 0 {
+		fmt.Fprintln(g.stderr, "no sidecar is on the roll: nothing serves, or nothing can be seen to")
+	}
 	if held == len(e.Sidecars) && !g.terminal || len(rows) == 0 {
 		return nil
 	}
