@@ -92,6 +92,10 @@ func Bootstrap(cfg BootstrapConfig) ([]byte, error) {
 				// A client that opens and resets streams without end is cut off
 				// (CVE-2023-44487).
 				"overload.premature_reset_total_stream_count": structpb.NewNumberValue(200),
+				// "/a/..;x/b" is "/b" to some programs and a segment of its own to others.
+				// Envoy would make it the first before anybody looks; left as it is, the
+				// authorizer refuses it as every path with ";".
+				"envoy.reloadable_features.strip_dotdot_segments_with_parameters": structpb.NewBoolValue(false),
 				// Bounded, but the default of 100 is less than one path template needs.
 				// Templates come from the register, at most 256 bytes and 4 parameters.
 				"re2.max_program_size.error_level": structpb.NewNumberValue(10000),

@@ -40,6 +40,10 @@ func problems() []problem {
 			detail: "No service has this method.", add: []*corev3.HeaderValueOption{headerOption("allow", strings.ReplaceAll(methodRegex, "|", ", "))}},
 		{filter: allOf(status(403), not(":scheme", schemeRegex)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
 			detail: "The scheme of a request is http or https."},
+		// An absolute-form target with https on the listener without TLS, which Envoy
+		// refuses with 403 before the request has an x-request-id.
+		{filter: allOf(status(403), headerFilter("x-request-id", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, true)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
+			detail: "The scheme of the request is not that of the connection."},
 		{filter: allOf(status(403), metadataFilter(MetadataReason, exact(ReasonOK), false), metadataFilter(MetadataDecisionID, regex(decisionIDRegex), false)), status: 403, code: "service-unknown", title: "No such service",
 			detail: "The method and path are no service of this gateway."},
 		{filter: allOf(status(403), headerFilter("upgrade", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, false)), status: 403, code: "service-unknown", title: "No such service",
