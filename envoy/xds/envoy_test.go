@@ -24,7 +24,10 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/dspgate/dspgate/envoy/envoytest"
@@ -424,6 +427,49 @@ func TestRefusedConfigurations(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// Of several sidecars one may die: those that are left decide.
+func TestSeveralSidecars(t *testing.T) {
+	ready := func(s *grpc.Server) {
+		h := health.NewServer()
+		h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+		healthpb.RegisterHealthServer(s, h)
+	}
+	second, other := filepath.Join(t.TempDir(), "b.sock"), grpc.NewServer()
+	b := &authorizer{}
+	authv3.RegisterAuthorizationServer(other, b)
+	ready(other)
+	serve(t, other, second)
+	g := startGate(t, func(c *xds.Config) {
+		c.Sidecars[0].ID = "a"
+		c.Sidecars = append(c.Sidecars, xds.Sidecar{ID: "b", Authz: "unix:" + second})
+	}, ready)
+	waitFor(t, "both to be asked", func() bool {
+		if resp := g.get(t, lookup); resp == nil || resp.StatusCode != 200 {
+			t.Fatalf("answered %v", resp)
+		}
+		g.authz.mu.Lock()
+		defer g.authz.mu.Unlock()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return g.authz.allows > 0 && b.allows > 0
+	})
+	g.grpc.Stop()
+	inRow := 0
+	waitFor(t, "the other to decide alone", func() bool {
+		g.up.drain()
+		resp := g.get(t, lookup)
+		switch {
+		case resp != nil && resp.StatusCode == 200:
+			inRow++
+		case resp != nil && resp.StatusCode == 503 && len(g.up.drain()) == 0:
+			inRow = 0
+		default:
+			t.Fatalf("answered %v", resp)
+		}
+		return inRow == 50
+	})
 }
 
 // The connections of all clients together are bounded by the bootstrap.
