@@ -71,7 +71,7 @@ func TestAPasswordIsReadFromItsFileAtEveryConnection(t *testing.T) {
 	if _, err := redisstore.Open(t.Context(), cfg, nil); err == nil {
 		t.Error("opened with an empty password file")
 	}
-	srv.Must("ACL", "SETUSER", "gate", "on", ">right", "~{dspgate}:*", "&{dspgate}:*", "+@all")
+	srv.Must("ACL", "SETUSER", "gate", "on", ">right", "resetchannels", "~{dspgate}:*", "&{dspgate}:*", "+@all")
 	write("wrong\n")
 	if _, err := redisstore.Open(t.Context(), cfg, nil); err == nil {
 		t.Error("opened with a wrong password")

@@ -12,6 +12,7 @@
 //	{dspgate}:roll      hash    sidecar → when it polled, what it holds
 //	{dspgate}:claim     hash    the writer's epoch, holder, until
 //	{dspgate}:observer  string  the last follower off the roll that polled
+//	{dspgate}:guard     string  written beside each script before Redis 7, see runOnce
 //	{dspgate}:idem:KEY  string  the answer of an Idempotency-Key, for a day
 //	{dspgate}:wake, {dspgate}:wake-roll   channels
 //
