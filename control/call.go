@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,19 +68,25 @@ func (c *call) routeName() string {
 
 func (c *call) path(name string) string { return c.r.PathValue(name) }
 
+// etagPattern is one entity tag (RFC 9110 §8.8.3), or any.
+const etagPattern = `^(\*|(W/)?"[!#-~]*")$`
+
+var etagExp = regexp.MustCompile(etagPattern)
+
 // meta is what every command takes beside its body.
 func (c *call) meta(reason string) (registry.Meta, error) {
 	m := registry.Meta{Reason: reason}
 	values := c.r.Header.Values("If-Match")
-	if len(values) == 0 || len(values) == 1 && values[0] == "*" {
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "*":
 		return m, nil
+	case len(values) > 1 || !etagExp.MatchString(values[0]):
+		return m, &paramError{header: "If-Match", err: fmt.Errorf("%w: If-Match takes the one ETag you were given, quotes and all", errMalformed)}
 	}
-	tag, ok := strings.CutPrefix(values[0], `"`)
-	tag, ok2 := strings.CutSuffix(tag, `"`)
-	rev, err := strconv.ParseUint(tag, 10, 64)
-	if len(values) > 1 || !ok || !ok2 || err != nil || rev == 0 {
-		// No record ever had such a tag, so it cannot be the one there is.
-		return m, &paramError{header: "If-Match", err: fmt.Errorf("%w: If-Match takes the one ETag you were given, quotes and all", registry.ErrPrecondition)}
+	rev, err := strconv.ParseUint(strings.Trim(values[0], `"`), 10, 64)
+	if err != nil || rev == 0 {
+		// No record ever had such a tag (a weak one never matches), so it cannot be the one there is.
+		return m, &paramError{header: "If-Match", err: fmt.Errorf("%w: no record has this ETag", registry.ErrPrecondition)}
 	}
 	m.IfMatch = registry.Revision(rev)
 	return m, nil

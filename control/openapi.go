@@ -133,7 +133,7 @@ func (d *document) add(rt *route) {
 	for seg := range strings.SplitSeq(rt.path, "/") {
 		if name, ok := strings.CutPrefix(seg, "{"); ok {
 			name = strings.TrimSuffix(name, "}")
-			least, most := 1, 512
+			least, most := 1, pathValueMax
 			op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, MinLength: &least, MaxLength: &most}})
 		}
 	}
@@ -145,7 +145,7 @@ func (d *document) add(rt *route) {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Description: "Repeating a command with the same key gets the first answer and does nothing. Kept for a day.",
 			Schema: &huma.Schema{Type: huma.TypeString, MinLength: &least, MaxLength: &most, Pattern: `^[!-~]+$`}})
 		if rt.matches {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Description: "The ETag the record must have; otherwise 412.", Schema: &huma.Schema{Type: huma.TypeString}})
+			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Description: "The ETag the record must have; otherwise 412.", Schema: &huma.Schema{Type: huma.TypeString, Pattern: etagPattern}})
 		}
 	}
 	if rt.body != nil {

@@ -42,6 +42,7 @@ const (
 	readTimeout       = 10 * time.Second
 	idleTimeout       = time.Minute
 	headerBytesMax    = 16 << 10
+	pathValueMax      = 512 // bytes; no ID is as long
 )
 
 type server struct {
@@ -441,6 +442,11 @@ func (s *server) admit(c *call) (err error) {
 		return err
 	}
 	c.at = registry.At(s.now())
+	for seg := range strings.SplitSeq(rt.path, "/") {
+		if name, ok := strings.CutPrefix(seg, "{"); ok && len(c.path(strings.TrimSuffix(name, "}"))) > pathValueMax {
+			return fmt.Errorf("%w: no ID is longer than %d bytes", registry.ErrNotFound, pathValueMax)
+		}
+	}
 	if rt.kind != registry.NoKind && !c.actor.Staff() {
 		if !mayKnow(c, rt.kind, c.path(rt.value)) {
 			return notFound(rt.kind, c.path(rt.value))

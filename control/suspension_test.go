@@ -147,8 +147,11 @@ func TestETagsGuardChangesAgainstEachOther(t *testing.T) {
 		t.Errorf("%s", n)
 	}
 	body := map[string]any{"name": "Renamed", "owner": "65000000101"}
-	for _, bad := range []string{`"999999"`, "W/" + tag, "7", `"x"`, `""`} {
+	for _, bad := range []string{`"999999"`, "W/" + tag, `"x"`, `""`} {
 		w.call(operator, "PUT", "/v1/products/FP-1001", body, header("If-Match", bad)).refused(t, 412, "precondition-failed")
+	}
+	for _, bad := range []string{"7", tag + ", " + tag, `"`, ""} {
+		w.call(operator, "PUT", "/v1/products/FP-1001", body, header("If-Match", bad)).refused(t, 400, "malformed")
 	}
 
 	// Of many who read the same revision, one wins and the others learn of it.
