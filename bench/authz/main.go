@@ -28,13 +28,14 @@ type options struct {
 	products, connections, rounds, starts, workers, processors int
 
 	slice, warm time.Duration
+	frames      bool
 	dspgate     string
 	out         string
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "noop" { // the yardstick is a process of its own
-		if err := runNoop(os.Args[2]); err != nil {
+	if len(os.Args) == 4 && os.Args[1] == "noop" { // the yardstick is a process of its own
+		if err := runNoop(os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, "noop:", err)
 			os.Exit(1)
 		}
@@ -49,6 +50,7 @@ func main() {
 	flag.IntVar(&o.starts, "starts", 3, "starts of the sidecar over which load_seconds is the median")
 	flag.IntVar(&o.workers, "envoy-concurrency", 2, "Envoy's worker threads")
 	flag.IntVar(&o.processors, "processors", 1, "the sidecar's GOMAXPROCS")
+	flag.BoolVar(&o.frames, "listen-authz", false, "give the sidecar a second socket for ext_authz alone (its listen_authz)")
 	flag.StringVar(&o.dspgate, "dspgate", "bin/dspgate", "the binary to measure")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for authz.json")
 	flag.Parse()

@@ -71,14 +71,19 @@ func (noop) StreamAccessLogs(s alsv3.AccessLogService_StreamAccessLogsServer) er
 	}
 }
 
-// runNoop serves until the process is killed.
-func runNoop(socket string) error {
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return err
-	}
+// runNoop serves until the process is killed: the authorizer on the one socket,
+// the access log on the other, as the sidecar has it.
+func runNoop(authzSocket, logSocket string) error {
 	s := grpc.NewServer()
 	authv3.RegisterAuthorizationServer(s, newNoop())
 	alsv3.RegisterAccessLogServiceServer(s, newNoop())
-	return s.Serve(l)
+	errs := make(chan error, 2)
+	for _, socket := range []string{authzSocket, logSocket} {
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			return err
+		}
+		go func() { errs <- s.Serve(l) }()
+	}
+	return <-errs
 }

@@ -52,11 +52,12 @@ type world struct {
 }
 
 // place is where one side's sockets are. The two paths have one length.
-type place struct{ dir, socket, ads, debug string }
+type place struct{ dir, authz, socket, ads, debug string }
 
 func newPlace(dir, name string) (place, error) {
 	p := place{dir: filepath.Join(dir, name)}
-	p.socket, p.ads, p.debug = filepath.Join(p.dir, "authz.sock"), filepath.Join(p.dir, "ads.sock"), filepath.Join(p.dir, "debug.sock")
+	p.authz, p.socket = filepath.Join(p.dir, "authz.sock"), filepath.Join(p.dir, "grpc.sock")
+	p.ads, p.debug = filepath.Join(p.dir, "ads.sock"), filepath.Join(p.dir, "debug.sock")
 	return p, os.Mkdir(p.dir, 0o700)
 }
 
@@ -153,7 +154,7 @@ func (w *world) envoyConfig(p place) xds.Config {
 		Ingress:  "127.0.0.1:0",
 		Hosts:    map[string]registry.Environment{"127.0.0.1": registry.PROD},
 		Upstream: xds.Upstream{Address: w.up.ln.Addr().String()},
-		Sidecars: []xds.Sidecar{{Authz: "unix:" + p.socket}},
+		Sidecars: []xds.Sidecar{{Authz: "unix:" + p.authz, AccessLog: "unix:" + p.socket}},
 		// With every processor busy the default of 100 ms would now and then refuse.
 		AuthzTimeout: time.Second,
 	}
@@ -168,16 +169,22 @@ func (w *world) startSidecar(ctx context.Context, rep *report.Report, o options)
 	}
 	file := w.path("sidecar.yaml") // JSON is YAML
 	env := w.envoyConfig(w.a)
-	cfg, err := json.Marshal(map[string]any{
+	conf := map[string]any{
 		"id": "bench-1", "listen": "unix:" + w.a.socket, "debug": "unix:" + w.a.debug, "state_dir": w.a.dir, "processors": o.processors,
 		"register_key_file": w.path("register.key"), "subject_key_file": w.path("subject.key"),
 		"redis":   map[string]any{"addrs": []string{w.redis}},
 		"issuers": []any{map[string]any{"issuer": issuer, "jwks_file": w.path("jwks.json"), "audiences": []string{audience}, "algorithms": []string{"ES256"}}},
 		"envoy": map[string]any{
 			"ingress": env.Ingress, "hosts": map[string]string{"127.0.0.1": "PROD"}, "upstream": map[string]any{"address": env.Upstream.Address},
-			"sidecars": []any{map[string]any{"authz": env.Sidecars[0].Authz}}, "authz_timeout": env.AuthzTimeout.String(),
+			"sidecars": []any{map[string]any{"authz": env.Sidecars[0].Authz, "access_log": env.Sidecars[0].AccessLog}}, "authz_timeout": env.AuthzTimeout.String(),
 		},
-	})
+	}
+	if o.frames {
+		conf["listen_authz"] = "unix:" + w.a.authz
+	} else if err := os.Symlink(w.a.socket, w.a.authz); err != nil { // so that Envoy is told the same
+		return nil, err
+	}
+	cfg, err := json.Marshal(conf)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +228,7 @@ func (w *world) startNoop(ctx context.Context) (*process, *grpc.Server, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := start(w.dir, "noop", self, "noop", w.b.socket)
+	p, err := start(w.dir, "noop", self, "noop", w.b.authz, w.b.socket)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -86,7 +87,7 @@ type gate struct {
 	h2      *http.Client // HTTP/2 with prior knowledge
 }
 
-func startGate(t *testing.T) *gate {
+func startGate(t *testing.T, frames bool) *gate {
 	t.Helper()
 	g := &gate{
 		decider: &byClaim{ids: authz.NewIDs(), made: map[string]authz.Reason{}},
@@ -102,11 +103,16 @@ func startGate(t *testing.T) *gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(t.TempDir(), "s")
+	dir := t.TempDir()
+	socket, authzSocket := filepath.Join(dir, "s"), filepath.Join(dir, "s")
+	if frames {
+		authzSocket = filepath.Join(dir, "authz")
+		serveFrames(t, s, authzSocket)
+	}
 	ads, err := xds.NewServer(t.Context(), xds.Config{
 		Ingress: "127.0.0.1:0", Hosts: map[string]registry.Environment{"127.0.0.1": registry.PROD},
 		Upstream:     xds.Upstream{Address: strings.TrimPrefix(up.URL, "http://")},
-		Sidecars:     []xds.Sidecar{{Authz: "unix:" + socket}},
+		Sidecars:     []xds.Sidecar{{Authz: "unix:" + authzSocket, AccessLog: "unix:" + socket}},
 		AuthzTimeout: time.Second, // the machine may be busy; the time-out is tested elsewhere
 	}, nil, nil)
 	if err != nil {
@@ -141,6 +147,23 @@ func startGate(t *testing.T) *gate {
 	g.h2 = &http.Client{Transport: &http.Transport{Protocols: &h2}}
 	t.Cleanup(func() { g.client.CloseIdleConnections(); g.h2.CloseIdleConnections() })
 	return g
+}
+
+func serveFrames(t *testing.T, s *extauthz.Server, socket string) {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 type answer struct {
@@ -183,7 +206,11 @@ func (g *gate) nothingArrived(t *testing.T) {
 const lookup = "/registry/v1/abns/65000000101"
 
 func TestRealEnvoyObeysEveryAnswer(t *testing.T) {
-	g := startGate(t)
+	t.Run("grpc-go", func(t *testing.T) { everyAnswer(t, startGate(t, false)) })
+	t.Run("frames", func(t *testing.T) { everyAnswer(t, startGate(t, true)) })
+}
+
+func everyAnswer(t *testing.T, g *gate) {
 	bearer := []string{"authorization", "Bearer a.b.c"}
 
 	t.Run("allow sets who it is and removes what a client claimed", func(t *testing.T) {

@@ -137,6 +137,12 @@ type call struct {
 	out []byte
 }
 
+// forget lets go of the received bytes and of the View: once the buffer is
+// free, nothing may point into it.
+func (c *call) forget() {
+	c.scan, c.req, c.dec = scan{}, authz.Request{}, authz.Decision{}
+}
+
 func (s *Server) handle(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	c := s.calls.Get().(*call)
 	err := dec(&c.raw)
@@ -144,10 +150,15 @@ func (s *Server) handle(_ any, _ context.Context, dec func(any) error, _ grpc.Un
 		s.calls.Put(c)
 		return nil, err
 	}
-	out, err := s.check(c, c.raw.data)
+	b, err := s.check(c, c.raw.data, c.out[:0])
+	var out []byte
+	if err == nil {
+		// grpc-go keeps the answer until it is on the wire, so that the call's own
+		// buffer cannot be sent: a copy of the right size is the one allocation.
+		c.out, out = b, append([]byte(nil), b...)
+	}
 	c.raw.free()
-	// Nothing may point into the buffer, or into an old View, once it is free.
-	c.scan, c.req, c.dec = scan{}, authz.Request{}, authz.Decision{}
+	c.forget()
 	s.calls.Put(c)
 	if err != nil {
 		return nil, err
@@ -159,10 +170,11 @@ func (s *Server) handle(_ any, _ context.Context, dec func(any) error, _ grpc.Un
 // error is a gRPC status: InvalidArgument for what does not decode, Internal
 // for a panic. The answer does not point into raw.
 func (s *Server) Check(raw []byte) ([]byte, error) {
-	return s.check(new(call), raw)
+	return s.check(new(call), raw, nil)
 }
 
-func (s *Server) check(c *call, raw []byte) (out []byte, err error) {
+// check appends the answer to dst.
+func (s *Server) check(c *call, raw, dst []byte) (out []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.Panicked()
@@ -178,13 +190,10 @@ func (s *Server) check(c *call, raw []byte) (out []byte, err error) {
 	}
 	s.decider.Decide(&c.req, &c.dec)
 	s.recorder.Record(&c.dec)
-	// grpc-go keeps the answer until it is on the wire, so that the call's own
-	// buffer cannot be sent: a copy of the right size is the one allocation.
-	if c.out == nil {
-		c.out = make([]byte, 0, answerBytes)
+	if dst == nil {
+		dst = make([]byte, 0, answerBytes)
 	}
-	c.out = s.enc.append(c.out[:0], &c.req, &c.dec)
-	out = append([]byte(nil), c.out...)
+	out = s.enc.append(dst, &c.req, &c.dec)
 	s.stats.Decided(c.dec.Reason, time.Since(start))
 	return out, nil
 }

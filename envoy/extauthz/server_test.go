@@ -27,6 +27,48 @@ type deciderFunc func(*authz.Request, *authz.Decision)
 
 func (f deciderFunc) Decide(r *authz.Request, d *authz.Decision) { f(r, d) }
 
+// both runs a test on grpc-go and on the server of Serve.
+func both(t *testing.T, test func(t *testing.T, serve func(*testing.T, Options, *Metrics) *grpc.ClientConn)) {
+	t.Run("grpc-go", func(t *testing.T) {
+		test(t, func(t *testing.T, o Options, m *Metrics) *grpc.ClientConn {
+			conn, _ := serve(t, o, m)
+			return conn
+		})
+	})
+	t.Run("frames", func(t *testing.T) { test(t, serveFrames) })
+}
+
+// serveFrames is Serve on a socket, and a stock client of it.
+func serveFrames(t *testing.T, o Options, metrics *Metrics) *grpc.ClientConn {
+	t.Helper()
+	if metrics != nil {
+		o.Stats = metrics
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx, l) }()
+	conn, err := grpc.NewClient("unix:"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
 func serve(t *testing.T, o Options, metrics *Metrics) (*grpc.ClientConn, *Health) {
 	t.Helper()
 	if metrics != nil {
@@ -71,70 +113,76 @@ func newMetrics(t *testing.T) (*Metrics, *prometheus.Registry) {
 }
 
 func TestStockClientGetsTheAnswerOfTheDecision(t *testing.T) {
-	m, _ := newMetrics(t)
-	conn, _ := serve(t, Options{Decider: deciderFunc(func(r *authz.Request, d *authz.Decision) {
-		*d = decision(authz.OK)
-		if r.ClaimProductID != "FP-1001" {
-			d.Reason = authz.ProductMismatch
-		}
-	})}, m)
-	client := authv3.NewAuthorizationClient(conn)
-	var wg sync.WaitGroup
-	for i := range 64 { // concurrent, so that a reused buffer would show
-		wg.Go(func() {
-			product, want := "FP-1001", codes.OK
-			if i%2 == 1 {
-				product, want = strings.Repeat("x", 100*i), codes.PermissionDenied
+	both(t, func(t *testing.T, serve func(*testing.T, Options, *Metrics) *grpc.ClientConn) {
+		m, _ := newMetrics(t)
+		conn := serve(t, Options{Decider: deciderFunc(func(r *authz.Request, d *authz.Decision) {
+			*d = decision(authz.OK)
+			if r.ClaimProductID != "FP-1001" {
+				d.Reason = authz.ProductMismatch
 			}
-			req := httpRequest(&authv3.AttributeContext_HttpRequest{HeaderMap: raw("x-product-id", product)})
-			for range 20 {
-				resp, err := client.Check(t.Context(), req)
-				if err != nil || codes.Code(resp.GetStatus().GetCode()) != want {
-					t.Errorf("%q: %v %v", product[:7], resp.GetStatus(), err)
+		})}, m)
+		client := authv3.NewAuthorizationClient(conn)
+		var wg sync.WaitGroup
+		for i := range 64 { // concurrent, so that a reused buffer would show
+			wg.Go(func() {
+				product, want := "FP-1001", codes.OK
+				if i%2 == 1 {
+					product, want = strings.Repeat("x", 100*i), codes.PermissionDenied
 				}
-			}
-		})
-	}
-	wg.Wait()
-	if ok, mismatch := m.Count(authz.OK), m.Count(authz.ProductMismatch); ok != 640 || mismatch != 640 {
-		t.Errorf("counted %d ok and %d product-mismatch", ok, mismatch)
-	}
+				req := httpRequest(&authv3.AttributeContext_HttpRequest{HeaderMap: raw("x-product-id", product)})
+				for range 20 {
+					resp, err := client.Check(t.Context(), req)
+					if err != nil || codes.Code(resp.GetStatus().GetCode()) != want {
+						t.Errorf("%q: %v %v", product[:7], resp.GetStatus(), err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if ok, mismatch := m.Count(authz.OK), m.Count(authz.ProductMismatch); ok != 640 || mismatch != 640 {
+			t.Errorf("counted %d ok and %d product-mismatch", ok, mismatch)
+		}
+	})
 }
 
 func TestMalformedRequestIsInvalidArgument(t *testing.T) {
-	m, _ := newMetrics(t)
-	conn, _ := serve(t, Options{Decider: fixed(authz.OK)}, m)
-	err := conn.Invoke(t.Context(), CheckMethod, rawReply("\xff\xff\xff"), new(rawMessage), grpc.ForceCodecV2(NewCodec()))
-	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("got %v", err)
-	}
-	if n := m.shards[0].malformed.Load(); n != 1 {
-		t.Errorf("counted %d malformed", n)
-	}
+	both(t, func(t *testing.T, serve func(*testing.T, Options, *Metrics) *grpc.ClientConn) {
+		m, _ := newMetrics(t)
+		conn := serve(t, Options{Decider: fixed(authz.OK)}, m)
+		err := conn.Invoke(t.Context(), CheckMethod, rawReply("\xff\xff\xff"), new(rawMessage), grpc.ForceCodecV2(NewCodec()))
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("got %v", err)
+		}
+		if n := m.shards[0].malformed.Load(); n != 1 {
+			t.Errorf("counted %d malformed", n)
+		}
+	})
 }
 
 func TestPanicRefusesThatCallAlone(t *testing.T) {
-	m, _ := newMetrics(t)
-	conn, _ := serve(t, Options{Decider: deciderFunc(func(r *authz.Request, d *authz.Decision) {
-		if r.Method == "BOOM" {
-			panic(errors.New("secret " + r.Authorization))
+	both(t, func(t *testing.T, serve func(*testing.T, Options, *Metrics) *grpc.ClientConn) {
+		m, _ := newMetrics(t)
+		conn := serve(t, Options{Decider: deciderFunc(func(r *authz.Request, d *authz.Decision) {
+			if r.Method == "BOOM" {
+				panic(errors.New("secret " + r.Authorization))
+			}
+			*d = decision(authz.OK)
+		})}, m)
+		client := authv3.NewAuthorizationClient(conn)
+		for range 3 {
+			_, err := client.Check(t.Context(), httpRequest(&authv3.AttributeContext_HttpRequest{Method: "BOOM", HeaderMap: raw("authorization", "s3cret")}))
+			if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("got %v", err)
+			}
+			resp, err := client.Check(t.Context(), httpRequest(&authv3.AttributeContext_HttpRequest{Method: "GET"}))
+			if err != nil || resp.GetOkResponse() == nil {
+				t.Errorf("the next call: %v %v", resp, err)
+			}
 		}
-		*d = decision(authz.OK)
-	})}, m)
-	client := authv3.NewAuthorizationClient(conn)
-	for range 3 {
-		_, err := client.Check(t.Context(), httpRequest(&authv3.AttributeContext_HttpRequest{Method: "BOOM", HeaderMap: raw("authorization", "s3cret")}))
-		if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("got %v", err)
+		if n := m.shards[0].panics.Load(); n != 3 {
+			t.Errorf("counted %d panics", n)
 		}
-		resp, err := client.Check(t.Context(), httpRequest(&authv3.AttributeContext_HttpRequest{Method: "GET"}))
-		if err != nil || resp.GetOkResponse() == nil {
-			t.Errorf("the next call: %v %v", resp, err)
-		}
-	}
-	if n := m.shards[0].panics.Load(); n != 3 {
-		t.Errorf("counted %d panics", n)
-	}
+	})
 }
 
 func TestNothingOfACallIsLeftForTheNext(t *testing.T) {
@@ -155,7 +203,7 @@ func TestNothingOfACallIsLeftForTheNext(t *testing.T) {
 	without := marshal(t, httpRequest(&authv3.AttributeContext_HttpRequest{}))
 	c := new(call)
 	for i, b := range [][]byte{with, without, with, without} {
-		out, err := s.check(c, b)
+		out, err := s.check(c, b, nil)
 		c.dec = authz.Decision{}
 		var resp authv3.CheckResponse
 		if err != nil || proto.Unmarshal(out, &resp) != nil {
@@ -262,7 +310,7 @@ func BenchmarkCheck(b *testing.B) {
 	c := new(call)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.check(c, raw); err != nil {
+		if c.out, err = s.check(c, raw, c.out[:0]); err != nil {
 			b.Fatal(err)
 		}
 	}

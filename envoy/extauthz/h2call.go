@@ -1,0 +1,245 @@
+package extauthz
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// openHeaders begins a header block: of a new stream, or trailers of one.
+func (c *conn) openHeaders(f *http2.HeadersFrame) error {
+	h := &c.headers
+	h.end, h.bytes, h.ignore = f.StreamEnded(), 0, true
+	h.stream = c.streams[f.StreamID]
+	switch {
+	case h.stream != nil: // trailers
+		if !h.end {
+			return errProtocol(http2.ErrCodeProtocol)
+		}
+	case f.StreamID%2 == 0 || f.StreamID <= c.last:
+		// Also the trailers of a stream that was reset or answered meanwhile.
+		if f.StreamID%2 == 0 {
+			return errProtocol(http2.ErrCodeProtocol)
+		}
+	case c.away:
+		c.last = f.StreamID
+	case len(c.streams) >= streamsMax:
+		c.last = f.StreamID
+		if err := c.fr.WriteRSTStream(f.StreamID, http2.ErrCodeRefusedStream); err != nil {
+			return err
+		}
+	default:
+		c.last = f.StreamID
+		h.stream, h.ignore = c.newStream(f.StreamID), false
+	}
+	return c.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
+}
+
+func (c *conn) newStream(id uint32) *stream {
+	st := new(stream)
+	if n := len(c.free); n > 0 {
+		st, c.free = c.free[n-1], c.free[:n-1]
+	}
+	st.id, st.check = id, false
+	c.streams[id] = st
+	return st
+}
+
+// release forgets a stream, and gives back the room its message took.
+func (c *conn) release(st *stream) error {
+	delete(c.streams, st.id)
+	n := int64(len(st.buf))
+	if cap(st.buf) > 4<<10 {
+		st.buf = nil
+	}
+	st.buf = st.buf[:0]
+	if len(c.free) < 64 {
+		c.free = append(c.free, st)
+	}
+	return c.done(n)
+}
+
+// cancel forgets a stream that was reset, and its answer if that still waits.
+func (c *conn) cancel(id uint32) error {
+	for i := range c.blocked {
+		if c.blocked[i].id == id {
+			c.nblocked -= int64(len(c.blocked[i].body))
+			c.blocked = slices.Delete(c.blocked, i, i+1)
+			break
+		}
+	}
+	if st := c.streams[id]; st != nil {
+		return c.release(st)
+	}
+	return nil
+}
+
+func (c *conn) fragment(b []byte, end bool) error {
+	h := &c.headers
+	if h.bytes += len(b); h.bytes > headerBytesMax {
+		return errProtocol(http2.ErrCodeEnhanceYourCalm)
+	}
+	if _, err := c.dec.Write(b); err != nil {
+		return errProtocol(http2.ErrCodeCompression)
+	}
+	if !end {
+		return nil
+	}
+	if err := c.dec.Close(); err != nil {
+		return errProtocol(http2.ErrCodeCompression)
+	}
+	st := h.stream
+	h.stream = nil
+	if st != nil && h.end {
+		return c.complete(st, st.buf)
+	}
+	return nil
+}
+
+// header hears of every field; all that matters here is which method is called.
+func (c *conn) header(f hpack.HeaderField) {
+	if h := &c.headers; !h.ignore && f.Name == ":path" {
+		h.stream.check = f.Value == CheckMethod
+	}
+}
+
+func (c *conn) data(f *http2.DataFrame) error {
+	size := int64(f.Length)
+	st := c.streams[f.StreamID]
+	if st == nil {
+		if f.StreamID > c.last {
+			return errProtocol(http2.ErrCodeProtocol)
+		}
+		return c.done(size) // reset or answered meanwhile
+	}
+	b := f.Data()
+	if f.StreamEnded() && len(st.buf) == 0 {
+		err := c.complete(st, b) // as Envoy sends it: nothing is copied
+		return errors.Join(err, c.done(size))
+	}
+	if len(st.buf)+len(b) > messageBytesMax {
+		return errors.Join(c.release(st), c.done(size), c.fr.WriteRSTStream(f.StreamID, http2.ErrCodeEnhanceYourCalm))
+	}
+	st.buf = append(st.buf, b...)
+	if err := c.done(size - int64(len(b))); err != nil { // the padding
+		return err
+	}
+	if f.StreamEnded() {
+		return c.complete(st, st.buf)
+	}
+	return nil
+}
+
+// done gives the peer back the room of bytes that are dealt with, in large
+// steps. A peer that is owed nothing cannot have more than windowBytes waiting.
+func (c *conn) done(n int64) error {
+	if c.credit += n; c.credit < windowBytes/4 {
+		return nil
+	}
+	n, c.credit = c.credit, 0
+	return c.fr.WriteWindowUpdate(0, uint32(n))
+}
+
+// complete answers a call whose whole message is there.
+func (c *conn) complete(st *stream, msg []byte) error {
+	err := c.answer(st.id, st.check, msg)
+	return errors.Join(err, c.release(st))
+}
+
+func (c *conn) answer(id uint32, isCheck bool, msg []byte) error {
+	raw, err := unframe(msg)
+	if !isCheck {
+		err = status.Error(codes.Unimplemented, "only "+CheckMethod+" is served here")
+	}
+	if err != nil {
+		return c.refuse(id, err)
+	}
+	body, err := c.s.check(&c.call, raw, append(c.body[:0], 0, 0, 0, 0, 0))
+	c.call.forget()
+	if err != nil {
+		return c.refuse(id, err)
+	}
+	c.body = body
+	n := len(body) - grpcPrefixBytes
+	body[1], body[2], body[3], body[4] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
+	size := int64(len(body))
+	switch {
+	case size > frameBytesMax || size > c.initial:
+		return c.refuse(id, status.Error(codes.ResourceExhausted, "answer larger than the stream's window"))
+	case size > c.window || len(c.blocked) > 0:
+		if c.nblocked += size; c.nblocked > windowBytes {
+			return errProtocol(http2.ErrCodeEnhanceYourCalm)
+		}
+		c.blocked = append(c.blocked, waiting{id, append([]byte(nil), body...)})
+		return nil
+	}
+	return c.write(id, body)
+}
+
+// unframe takes the one message out of its gRPC frame.
+func unframe(b []byte) ([]byte, error) {
+	if len(b) < grpcPrefixBytes {
+		return nil, status.Error(codes.InvalidArgument, "no message")
+	}
+	if b[0] != 0 {
+		return nil, status.Error(codes.Unimplemented, "compressed messages are not served here")
+	}
+	n := uint32(b[1])<<24 | uint32(b[2])<<16 | uint32(b[3])<<8 | uint32(b[4])
+	if uint64(n) != uint64(len(b)-grpcPrefixBytes) {
+		return nil, status.Error(codes.InvalidArgument, "not exactly one message")
+	}
+	return b[grpcPrefixBytes:], nil
+}
+
+// Header blocks that never change, without the dynamic table (RFC 7541 §6.2.2).
+var (
+	blockHeaders = append([]byte{0x88}, literal("content-type", "application/grpc")...) // 0x88: ":status: 200"
+	blockOK      = literal("grpc-status", "0")
+)
+
+// literal encodes a field that is not indexed; name and value are short.
+func literal(name, value string) []byte {
+	b := append([]byte{0, byte(len(name))}, name...)
+	return append(append(b, byte(len(value))), value...)
+}
+
+// write sends an answer, prefix and all, with the trailers of success.
+func (c *conn) write(id uint32, body []byte) error {
+	c.window -= int64(len(body))
+	return errors.Join(
+		c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: blockHeaders, EndHeaders: true}),
+		c.fr.WriteData(id, false, body),
+		c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: blockOK, EndHeaders: true, EndStream: true}),
+	)
+}
+
+// refuse answers with a gRPC status and nothing else; Envoy then denies. The
+// message is one of this package's own: short, printable ASCII, no percent sign.
+func (c *conn) refuse(id uint32, err error) error {
+	st := status.Convert(err)
+	block := append([]byte(nil), blockHeaders...)
+	block = append(block, literal("grpc-status", fmt.Sprint(int(st.Code())))...)
+	block = append(block, literal("grpc-message", st.Message())...)
+	return c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true, EndStream: true})
+}
+
+// unblock sends the answers that fit by now, in their order.
+func (c *conn) unblock() error {
+	for len(c.blocked) > 0 && int64(len(c.blocked[0].body)) <= c.window {
+		a := c.blocked[0]
+		c.blocked = c.blocked[1:]
+		c.nblocked -= int64(len(a.body))
+		if err := c.write(a.id, a.body); err != nil {
+			return err
+		}
+	}
+	if len(c.blocked) == 0 {
+		c.blocked = nil
+	}
+	return nil
+}
