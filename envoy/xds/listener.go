@@ -27,7 +27,7 @@ import (
 // The HTTP filters, in the order they run. The names of ext_authz and of its
 // metadata are Envoy's; the other two are ours.
 const (
-	filterSane     = "dspgate.sane" // method and scheme by allow-list
+	filterSane     = "dspgate.sane" // method, scheme and expectation by allow-list
 	filterExtAuthz = "envoy.filters.http.ext_authz"
 	filterAdmitted = "dspgate.admitted" // only what the authorizer said ok to
 	filterRouter   = "envoy.filters.http.router"
@@ -151,8 +151,8 @@ func (b *builder) connectionManager(name string) *hcmv3.HttpConnectionManager {
 	}
 }
 
-// saneOnly refuses, before the authorizer is troubled, every method and scheme
-// that no service can have.
+// saneOnly refuses, before the authorizer is troubled, every method, scheme and
+// expectation that no service can have.
 func saneOnly() *rbacv3.RBAC {
 	header := func(name, allowed string) *rbacconfigv3.Permission {
 		return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_Header{Header: &routev3.HeaderMatcher{
@@ -160,12 +160,19 @@ func saneOnly() *rbacv3.RBAC {
 			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: regex(allowed)},
 		}}}
 	}
-	both := &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_AndRules{AndRules: &rbacconfigv3.Permission_Set{
-		Rules: []*rbacconfigv3.Permission{header(":method", methodRegex), header(":scheme", schemeRegex)},
+	// Envoy has answered 100-continue by now and removed it. Whatever else is
+	// expected, an upstream would refuse after the call was already allowed.
+	expectsNothing := &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_NotRule{NotRule: &rbacconfigv3.Permission{
+		Rule: &rbacconfigv3.Permission_Header{Header: &routev3.HeaderMatcher{
+			Name: "expect", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		}},
+	}}}
+	all := &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_AndRules{AndRules: &rbacconfigv3.Permission_Set{
+		Rules: []*rbacconfigv3.Permission{header(":method", methodRegex), header(":scheme", schemeRegex), expectsNothing},
 	}}}
 	return &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{
 		Action:   rbacconfigv3.RBAC_ALLOW,
-		Policies: map[string]*rbacconfigv3.Policy{"sane": {Permissions: []*rbacconfigv3.Permission{both}, Principals: anybody()}},
+		Policies: map[string]*rbacconfigv3.Policy{"sane": {Permissions: []*rbacconfigv3.Permission{all}, Principals: anybody()}},
 	}}
 }
 

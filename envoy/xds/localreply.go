@@ -36,10 +36,14 @@ func problems() []problem {
 	return []problem{
 		// The authorizer failed: no answer, too late, or one that cannot be obeyed.
 		with(unavailable, allOf(flagFilter("UAEX"), statusFilter(accesslogv3.ComparisonFilter_GE, 500))),
+		{filter: allOf(status(403), headerFilter(":method", &routev3.HeaderMatcher_StringMatch{StringMatch: exact("CONNECT")}, false)), status: 403, code: "service-unknown", title: "No such service",
+			detail: "This gateway opens no tunnels."},
 		{filter: allOf(status(403), not(":method", methodRegex)), status: 405, code: "method-not-allowed", title: "Method not allowed",
 			detail: "No service has this method.", add: []*corev3.HeaderValueOption{headerOption("allow", strings.ReplaceAll(methodRegex, "|", ", "))}},
 		{filter: allOf(status(403), not(":scheme", schemeRegex)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
 			detail: "The scheme of a request is http or https."},
+		{filter: allOf(status(403), headerFilter("expect", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, false)), status: 417, code: "expectation-failed", title: "Expectation failed",
+			detail: "The only expectation known is 100-continue."},
 		// An absolute-form target with https on the listener without TLS, which Envoy
 		// refuses with 403 before the request has an x-request-id.
 		{filter: allOf(status(403), headerFilter("x-request-id", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, true)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
@@ -59,12 +63,14 @@ func problems() []problem {
 		{filter: status(413), status: 413, code: "body-too-large", title: "Body is too large",
 			detail: "The body of a request to this service is at most 64 KiB."},
 		{filter: status(414), status: 414, code: "path-too-long", title: "Path is too long", detail: "Shorten the path or the query."},
-		{filter: status(417), status: 417, code: "expectation-failed", title: "Expectation failed", detail: "The only expectation known is 100-continue."},
 		{filter: status(426), status: 426, code: "upgrade-required", title: "Upgrade required", detail: "Use HTTP/1.1 or HTTP/2."},
 		{filter: status(429), status: 429, code: "rate-limited", title: "Too many requests",
 			detail: "Slow down and try again after the time in Retry-After.", add: retry},
 		{filter: status(431), status: 431, code: "headers-too-large", title: "Headers are too large",
 			detail: "The headers of a request are too many or too long."},
+		// A transfer coding Envoy does not know: it cannot tell where the body ends.
+		{filter: status(501), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
+			detail: "The only transfer coding known is chunked."},
 		{filter: status(502), status: 502, code: "upstream-failed", title: "Service failed", detail: "The service behind this gateway gave no proper answer."},
 		{filter: status(503), status: 503, code: "upstream-unavailable", title: "Service is unavailable",
 			detail: "The service behind this gateway cannot be reached; try again after the time in Retry-After.", add: retry},
