@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,7 +51,7 @@ func newUpstreamCmd(_ *globals) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address to listen on")
-	cmd.Flags().StringVar(&arrivals, "arrivals", "", "file to which each arrival is appended as a JSON line (time, decision ID)")
+	cmd.Flags().StringVar(&arrivals, "arrivals", "", "file to which each arrival is appended as a JSON line (time, decision ID, names of headers)")
 	return cmd
 }
 
@@ -99,6 +100,7 @@ func (u *upstream) noting(next http.Handler) http.Handler {
 			"decision_id": strings.Join(r.Header.Values("x-dsp-decision-id"), ","),
 			"product_id":  strings.Join(r.Header.Values("x-dsp-product-id"), ","),
 			"service":     r.Header.Get("x-dsp-service"),
+			"headers":     headerNames(r.Header), // the names alone: a value may be a client's
 		})
 		if err == nil {
 			u.mu.Lock()
@@ -110,6 +112,15 @@ func (u *upstream) noting(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func headerNames(h http.Header) []string {
+	names := make([]string, 0, len(h))
+	for n := range h {
+		names = append(names, strings.ToLower(n))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // told is what the gateway said of the caller.
@@ -127,10 +138,11 @@ func told(r *http.Request) map[string]any {
 }
 
 func (u *upstream) echo(w http.ResponseWriter, r *http.Request) {
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+	n, err := io.Copy(io.Discard, r.Body)
+	if err != nil {
 		return
 	}
-	u.json(w, r, told(r))
+	u.json(w, r, withBody(told(r), r, n))
 }
 
 func (u *upstream) bulk(w http.ResponseWriter, r *http.Request) {
@@ -139,9 +151,18 @@ func (u *upstream) bulk(w http.ResponseWriter, r *http.Request) {
 		u.log.InfoContext(r.Context(), "upload broken off", "bytes", n, "err", err)
 		return
 	}
-	out := told(r)
-	out["bytes"] = n
-	u.json(w, r, out)
+	u.json(w, r, withBody(told(r), r, n))
+}
+
+// withBody adds what came after the headers: it is known once the body is read.
+func withBody(out map[string]any, r *http.Request, bytes int64) map[string]any {
+	if bytes > 0 {
+		out["bytes"] = bytes
+	}
+	if len(r.Trailer) > 0 {
+		out["trailers"] = headerNames(r.Trailer)
+	}
+	return out
 }
 
 func (u *upstream) json(w http.ResponseWriter, r *http.Request, body any) {
