@@ -303,12 +303,13 @@ func (s *scan) judge(r *authz.Request) {
 // header gives a header's first value and how often it came. A comma means that
 // somebody joined several: in the map Envoy joins all, in the list still those
 // it keeps a place for, such as Authorization. No value that is read here has a
-// comma of its own.
+// comma of its own, but for what somebody sends in place of a token: there it
+// takes another scheme behind the comma to make another credential.
 func (s *scan) header(i header) (string, int) {
 	l, m := &s.listed[i], &s.mapped[i]
 	n := l.n + m.n
 	for _, v := range [...][]byte{l.b, m.b} {
-		if bytes.IndexByte(v, ',') >= 0 {
+		if bytes.IndexByte(v, ',') >= 0 && (i != idxAuthorization || joined(v)) {
 			n++
 		}
 	}
@@ -316,6 +317,25 @@ func (s *scan) header(i header) (string, int) {
 		return str(l.b), n
 	}
 	return str(m.b), n
+}
+
+// joined tells whether a comma of an Authorization header begins another
+// credential: a scheme and a space (RFC 9110 §11.4). A JWS in JSON has commas
+// too, and is one credential, a malformed one.
+func joined(v []byte) bool {
+	for {
+		at := bytes.IndexByte(v, ',')
+		if at < 0 {
+			return false
+		}
+		v = bytes.TrimLeft(v[at+1:], " \t")
+		scheme := bytes.IndexFunc(v, func(r rune) bool {
+			return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-')
+		})
+		if scheme > 0 && v[scheme] == ' ' {
+			return true
+		}
+	}
 }
 
 // isGRPC is Envoy's own rule (Grpc::Common::hasGrpcContentType): application/grpc

@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -48,7 +49,7 @@ func reference(m *authv3.CheckRequest) (r authz.Request, ok bool) {
 					first = v
 				}
 				n++
-				if strings.Contains(v, ",") {
+				if strings.Contains(v, ",") && (name != "authorization" || anotherScheme.MatchString(v)) {
 					n++
 				}
 			}
@@ -264,6 +265,20 @@ func TestDecodeMergesRepeatedMessagesLikeProtobuf(t *testing.T) {
 	for an, a := range s {
 		for bn, b := range s {
 			t.Run(an+" then "+bn, func(t *testing.T) { check(t, append(marshal(t, a), marshal(t, b)...)) })
+		}
+	}
+}
+
+var anotherScheme = regexp.MustCompile(`,[ \t]*[0-9A-Za-z-]+ `)
+
+func TestDecodeTellsAnotherCredentialFromAComma(t *testing.T) {
+	for v, want := range map[string]bool{
+		"Bearer a,Bearer b": true, "Bearer a, bearer b": true, "Bearer ,,Basic b": true, "Bearer a,\tDPoP b": true,
+		"Bearer a": false, "Bearer a,b": false, "Bearer a,": false, "Bearer a,Bearer": false,
+		`Bearer {"payload":"a","protected":"b","signature":"c"}`: false,
+	} {
+		if got := joined([]byte(v)); got != want {
+			t.Errorf("%q: %v, want %v", v, got, want)
 		}
 	}
 }
