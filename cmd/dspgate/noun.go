@@ -285,14 +285,6 @@ func joinRoles[T ~string](roles []T) string {
 	return strings.Join(words, ",")
 }
 
-func joinABNs(abns []registry.ABN) string {
-	words := make([]string, len(abns))
-	for i, a := range abns {
-		words[i] = a.String()
-	}
-	return strings.Join(words, ",")
-}
-
 func revision(r registry.Revision) string { return strconv.FormatUint(uint64(r), 10) }
 
 // byID is the address of one record of a noun.
