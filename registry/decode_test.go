@@ -120,6 +120,9 @@ func decodeSeeds(t testing.TB) (seeds []string) {
 			strings.Replace(s, "{", `{"id":"x","id":"y",`, 1), strings.Replace(s, "65000000101", "65000000102", 1), strings.Replace(s, "true", "null", 1),
 			strings.Replace(s, "Product", "Prod\xffuct", 1), strings.Replace(s, "\"scenario\":2", "\"scenario\":256", 1), strings.Replace(s, "\"scenario\":2", "\"scenario\":02", 1))
 	}
+	// encoding/json lets the second member of a name add to the first.
+	seeds = append(seeds, `{"certification":{"max_risk":2},"certification":{"state":"PVT"},"certification":{"max_risk":3}}`,
+		`{"versions":[{"version":"1","security_relevant":true}],"versions":[{"version":"2"}]}`)
 	return append(seeds, `{}`, `{"versions":[]}`, `{"chain":[]}`, `{"certification":{}}`, `{"versions":[{}]}`, `null`, `[]`, ``, `{,}`, `{"id":"a",}`)
 }
 
