@@ -79,6 +79,8 @@ func (x *Decider) subject(r *Request, claims *token.Claims, d *Decision) Reason 
 			return OK
 		case "software_id":
 			id = claims.SoftwareID
+		default:
+			id, _ = claims.Extra(where.Name)
 		}
 	case "body":
 		if r.BodyTruncated {

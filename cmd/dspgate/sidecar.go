@@ -104,6 +104,11 @@ type issuerConfig struct {
 	MaxLifetime time.Duration `yaml:"max_lifetime"`
 	// Skew is how far nbf and iat may lie in the future. Default 30s.
 	Skew time.Duration `yaml:"skew"`
+	// Subjects are further claims in which services may say the person or client
+	// is found (a service's subject, in: claim).
+	Subjects []string `yaml:"subjects"`
+	// ExpirySkew is how long after exp a token still passes. Default none.
+	ExpirySkew time.Duration `yaml:"expiry_skew"`
 	// Claims names the claims of an issuer that uses others than the contract's.
 	Claims claimNames `yaml:"claims"`
 }
@@ -298,7 +303,8 @@ func (s *sidecar) verifier() (*token.Verifier, error) {
 		}
 		s.keys = append(s.keys, keys)
 		cfg.Issuers = append(cfg.Issuers, token.Issuer{
-			Issuer: i.Issuer, Audiences: i.Audiences, Algorithms: i.Algorithms, MaxLifetime: i.MaxLifetime, Skew: i.Skew, Keys: keys,
+			Issuer: i.Issuer, Audiences: i.Audiences, Algorithms: i.Algorithms, MaxLifetime: i.MaxLifetime, Skew: i.Skew, ExpirySkew: i.ExpirySkew,
+			Keys: keys, Subjects: i.Subjects,
 			Names: token.ClaimNames{ClientID: i.Claims.ClientID, ABN: i.Claims.ABN, SoftwareID: i.Claims.SoftwareID, ClientABN: i.Claims.ClientABN},
 		})
 	}
