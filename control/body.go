@@ -167,7 +167,11 @@ func pointerOf(location string) string {
 // fill copies a validated value into the typed input, field by field, so that a
 // wrong check digit or date is reported where it stands.
 func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
-	if len(*errs) >= bodyErrorsMax || src == nil {
+	if len(*errs) >= bodyErrorsMax {
+		return
+	}
+	if src == nil { // the schema lets it pass where a member may be left out
+		*errs = append(*errs, registry.Field(pointer, "null means nothing here: leave the member out"))
 		return
 	}
 	if text, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -207,15 +208,19 @@ func headers(names ...string) map[string]*huma.Param {
 	return m
 }
 
-// withRevision is the schema of a record as record.MarshalJSON writes it.
+// withRevision is the schema of a record as record.MarshalJSON writes it. The
+// type's own schema stays as it is, for where it stands without a revision.
 func (d *document) withRevision(t reflect.Type) *huma.Schema {
 	s := d.schemas.Schema(t, false, t.Name())
-	if _, ok := s.Properties["revision"]; !ok {
-		least := 0.0
-		s.Properties["revision"] = &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &least, Description: "The register's revision that last wrote the record: its ETag."}
-		s.Required = append([]string{"revision"}, s.Required...)
+	if _, ok := s.Properties["revision"]; ok {
+		return d.schema(t)
 	}
-	return d.schema(t)
+	least := 0.0
+	one := *s
+	one.Properties = maps.Clone(s.Properties)
+	one.Properties["revision"] = &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &least, Description: "The register's revision that last wrote the record: its ETag."}
+	one.Required = append([]string{"revision"}, s.Required...)
+	return &one
 }
 
 var statusText = map[int]string{

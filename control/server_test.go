@@ -83,6 +83,8 @@ func TestBodiesAreDecodedStrictly(t *testing.T) {
 		{"wrong case of a member", `{"abn":"94000000808","name":"x","Name":"x"}`, "/Name", 422, "invalid", nil},
 		{"missing member", `{"abn":"94000000808"}`, "/name", 422, "invalid", nil},
 		{"wrong type", `{"abn":"94000000808","name":7}`, "/name", 422, "invalid", nil},
+		{"null for what may be left out", `{"abn":"94000000808","name":"x","contact":null}`, "/contact", 422, "invalid", nil},
+		{"null in a list", `{"abn":"94000000808","name":"x","roles":[null]}`, "/roles/0", 422, "invalid", nil},
 		{"null", `{"abn":"94000000808","name":null}`, "/name", 422, "invalid", nil},
 		{"check digits", `{"abn":"94000000809","name":"x"}`, "/abn", 422, "invalid", nil},
 		{"wrong word in a list", `{"abn":"94000000808","name":"x","roles":["D","KING"]}`, "/roles/1", 422, "invalid", nil},
