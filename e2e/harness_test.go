@@ -397,6 +397,7 @@ type arrival struct {
 	DecisionID string    `json:"decision_id"`
 	ProductID  string    `json:"product_id"`
 	Service    string    `json:"service"`
+	Headers    []string  `json:"headers"` // names, lower case
 }
 
 // arrivals reads all arrivals so far.
