@@ -50,7 +50,7 @@ func main() {
 	flag.IntVar(&o.starts, "starts", 3, "starts of the sidecar over which load_seconds is the median")
 	flag.IntVar(&o.workers, "envoy-concurrency", 2, "Envoy's worker threads")
 	flag.IntVar(&o.processors, "processors", 1, "the sidecar's GOMAXPROCS")
-	flag.BoolVar(&o.frames, "listen-authz", false, "give the sidecar a second socket for ext_authz alone (its listen_authz)")
+	flag.BoolVar(&o.frames, "listen-authz", true, "ask the sidecar on its listen_authz; false: on listen, which is grpc-go")
 	flag.StringVar(&o.dspgate, "dspgate", "bin/dspgate", "the binary to measure")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for authz.json")
 	flag.Parse()
