@@ -464,7 +464,7 @@ func (d *demo) startSidecars(ctx context.Context) error {
 	}
 	for i := range d.o.sidecars {
 		id := fmt.Sprintf("sidecar-%d", i+1)
-		ex.Sidecars = append(ex.Sidecars, xds.Sidecar{ID: id, Authz: "unix:" + d.socket(id)})
+		ex.Sidecars = append(ex.Sidecars, xds.Sidecar{ID: id, Authz: "unix:" + d.socket(id+"-authz"), AccessLog: "unix:" + d.socket(id)})
 	}
 	var kids []*child
 	for _, s := range ex.Sidecars {
@@ -474,7 +474,7 @@ func (d *demo) startSidecars(ctx context.Context) error {
 		}
 		cfg := defaultSidecarConfig()
 		cfg.ID = s.ID
-		cfg.Listen = s.Authz
+		cfg.Listen, cfg.ListenAuthz = s.AccessLog, s.Authz
 		cfg.Debug = debug
 		cfg.Redis.Addrs = []string{d.o.redis}
 		cfg.RegisterKeyFile, cfg.SubjectKeyFile = d.registerKey, d.subjectKey

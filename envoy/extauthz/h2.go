@@ -102,7 +102,7 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) {
 		close(c.woken)
 	})
 	defer stop()
-	if err := c.run(ctx); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	if err := c.run(ctx); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		s.log.DebugContext(ctx, "connection ended", "err", err)
 	}
 }
@@ -142,9 +142,9 @@ type conn struct {
 
 // stream is one call whose message is not complete.
 type stream struct {
-	id    uint32
-	check bool // :path is Check's
-	buf   []byte
+	id     uint32
+	method method // by :path
+	buf    []byte
 }
 
 // waiting is an answer that waits for the peer's window.
@@ -178,6 +178,7 @@ type errProtocol http2.ErrCode
 
 func (e errProtocol) Error() string { return http2.ErrCode(e).String() }
 
+// run reads and answers until the connection ends, and says why it did.
 func (c *conn) run(ctx context.Context) error {
 	if err := c.nc.SetReadDeadline(time.Now().Add(prefaceTimeout)); err != nil {
 		return err

@@ -8,12 +8,14 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dspgate/dspgate/authz"
@@ -175,6 +177,25 @@ func TestCallInPiecesIsTheSameCall(t *testing.T) {
 	}
 }
 
+func TestServeAnswersHealth(t *testing.T) {
+	var ready atomic.Bool
+	p, _ := dial(t, Options{Decider: fixed(authz.OK), Ready: ready.Load})
+	for i, want := range []healthpb.HealthCheckResponse_ServingStatus{
+		healthpb.HealthCheckResponse_NOT_SERVING, healthpb.HealthCheckResponse_SERVING,
+	} {
+		ready.Store(i == 1)
+		id := uint32(2*i + 1)
+		p.open(id, healthpb.Health_Check_FullMethodName)
+		p.ok(p.fr.WriteData(id, true, framed(marshal(t, &healthpb.HealthCheckRequest{}))))
+		got, resp, st := p.answer()
+		var h healthpb.HealthCheckResponse
+		// What answer read as a CheckResponse has the field of a health response.
+		if err := proto.Unmarshal(resp.ProtoReflect().GetUnknown(), &h); err != nil || got != id || st != "0" || h.Status != want {
+			t.Errorf("ready %v: stream %d, status %s, %v, %v", i == 1, got, st, h.Status, err)
+		}
+	}
+}
+
 func TestWhatIsNoCheckIsRefused(t *testing.T) {
 	p, _ := dial(t, Options{Decider: fixed(authz.OK)})
 	good := framed(marshal(t, samples()["list"]))
@@ -253,7 +274,8 @@ func TestHostilePeersAreCutOff(t *testing.T) {
 		"endless headers": {func(p *peer) {
 			p.ok(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block(CheckMethod)}))
 			for range 10 {
-				p.ok(p.fr.WriteContinuation(1, false, append([]byte{0, 1, 'x', 0x7f, 0xb1, 0x6c}, make([]byte, 14000)...)))
+				// An error: it was cut off before the end of this.
+				_ = p.fr.WriteContinuation(1, false, append([]byte{0, 1, 'x', 0x7f, 0xb1, 0x6c}, make([]byte, 14000)...))
 			}
 		}, http2.ErrCodeEnhanceYourCalm},
 		"broken headers": {func(p *peer) {

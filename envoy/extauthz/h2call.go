@@ -45,7 +45,7 @@ func (c *conn) newStream(id uint32) *stream {
 	if n := len(c.free); n > 0 {
 		st, c.free = c.free[n-1], c.free[:n-1]
 	}
-	st.id, st.check = id, false
+	st.id, st.method = id, otherMethod
 	c.streams[id] = st
 	return st
 }
@@ -104,7 +104,7 @@ func (c *conn) fragment(b []byte, end bool) error {
 // header hears of every field; all that matters here is which method is called.
 func (c *conn) header(f hpack.HeaderField) {
 	if h := &c.headers; !h.ignore && f.Name == ":path" {
-		h.stream.check = f.Value == CheckMethod
+		h.stream.method = methodOf(f.Value)
 	}
 }
 
@@ -147,17 +147,20 @@ func (c *conn) done(n int64) error {
 
 // complete answers a call whose whole message is there.
 func (c *conn) complete(st *stream, msg []byte) error {
-	err := c.answer(st.id, st.check, msg)
+	err := c.answer(st.id, st.method, msg)
 	return errors.Join(err, c.release(st))
 }
 
-func (c *conn) answer(id uint32, isCheck bool, msg []byte) error {
+func (c *conn) answer(id uint32, m method, msg []byte) error {
 	raw, err := unframe(msg)
-	if !isCheck {
+	if m == otherMethod || m == healthMethod && c.s.ready == nil {
 		err = status.Error(codes.Unimplemented, "only "+CheckMethod+" is served here")
 	}
 	if err != nil {
 		return c.refuse(id, err)
+	}
+	if m == healthMethod {
+		return c.reply(id, c.s.health())
 	}
 	body, err := c.s.check(&c.call, raw, append(c.body[:0], 0, 0, 0, 0, 0))
 	c.call.forget()
@@ -165,6 +168,11 @@ func (c *conn) answer(id uint32, isCheck bool, msg []byte) error {
 		return c.refuse(id, err)
 	}
 	c.body = body
+	return c.reply(id, body)
+}
+
+// reply sends a framed answer, or keeps it until the peer's window has room.
+func (c *conn) reply(id uint32, body []byte) error {
 	n := len(body) - grpcPrefixBytes
 	body[1], body[2], body[3], body[4] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 	size := int64(len(body))
@@ -179,6 +187,35 @@ func (c *conn) answer(id uint32, isCheck bool, msg []byte) error {
 		return nil
 	}
 	return c.write(id, body)
+}
+
+// method is what a call asks for.
+type method uint8
+
+const (
+	otherMethod method = iota
+	checkMethod
+	healthMethod // grpc.health.v1, with which Envoy chooses between several sidecars
+)
+
+func methodOf(path string) method {
+	switch path {
+	case CheckMethod:
+		return checkMethod
+	case "/grpc.health.v1.Health/Check":
+		return healthMethod
+	}
+	return otherMethod
+}
+
+// health is a framed grpc.health.v1.HealthCheckResponse: field 1 is SERVING (1)
+// or NOT_SERVING (2). Whatever service the request names is meant.
+func (s *Server) health() []byte {
+	status := byte(2)
+	if s.ready() {
+		status = 1
+	}
+	return []byte{0, 0, 0, 0, 2, 1 << 3, status}
 }
 
 // unframe takes the one message out of its gRPC frame.

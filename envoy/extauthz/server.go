@@ -59,6 +59,9 @@ type Options struct {
 	// one Envoy with several sidecars sends each access-log entry to the one that
 	// decided. Valid UTF-8.
 	Sidecar string
+	// Ready answers grpc.health.v1 where Serve listens; nil leaves that method
+	// unserved.
+	Ready func() bool
 	// ForwardAuthorization leaves the bearer token on the request to the
 	// upstream. Default: it is removed.
 	ForwardAuthorization bool
@@ -74,6 +77,7 @@ type Server struct {
 	stats    Stats
 	log      *slog.Logger
 	enc      *encoder
+	ready    func() bool
 	calls    sync.Pool // of *call
 }
 
@@ -87,7 +91,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{decider: o.Decider, recorder: o.Recorder, stats: o.Stats, log: o.Log, enc: enc}
+	s := &Server{decider: o.Decider, recorder: o.Recorder, stats: o.Stats, log: o.Log, enc: enc, ready: o.Ready}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
