@@ -24,7 +24,7 @@ tools: ## Envoy and Redis into .tools/, when they are missing
 	@scripts/tools.sh
 
 .PHONY: test
-test: test-tools build lint unit race e2e fuzz-seeds ## everything: lint, unit, race, simulation, end to end
+test: test-tools build lint unit race e2e ## everything: lint, unit, race, simulation, end to end
 
 .PHONY: test-tools
 test-tools:
@@ -52,10 +52,6 @@ e2e: tools build ## real Envoy and Redis: the cases, the stories
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
-
-.PHONY: fuzz-seeds
-fuzz-seeds: ## every fuzz target for two seconds
-	@scripts/fuzz.sh 2s
 
 .PHONY: bench-authz
 bench-authz: tools build ## through real Envoy, beside a stock no-op authorizer

@@ -76,7 +76,7 @@ func (d *demo) issuerHandler() http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/jwk-set+json")
 		w.Header().Set("Cache-Control", "max-age=60")
-		w.Write(b) //nolint:errcheck // the client hung up
+		_, _ = w.Write(b) // fails only when the client hung up
 	}
 	mux.HandleFunc("GET /{$}", jwks)
 	mux.HandleFunc("GET /jwks.json", jwks)
@@ -84,7 +84,7 @@ func (d *demo) issuerHandler() http.Handler {
 	// RFC 8414 metadata, for clients that look for the key set that way.
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(map[string]any{"issuer": d.info.Issuer, "jwks_uri": d.info.Issuer}) //nolint:errcheck // the client hung up
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": d.info.Issuer, "jwks_uri": d.info.Issuer}) // fails only when the client hung up
 	})
 	return mux
 }
