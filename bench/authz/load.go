@@ -1,22 +1,23 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// The load generator and the upstream are as small as can be: they share the
-// processors with what is measured. HTTP/1.1, keep-alive, closed loop.
+// The load generator and the upstream share the processors with what is
+// measured, and every microsecond they take dilutes the comparison. So both
+// are one thread on epoll: HTTP/1.1, keep-alive, closed loop. The upstream is
+// served while a load runs, which is when requests arrive.
 
 // slice is what one stretch of load measured.
 type slice struct {
@@ -27,164 +28,298 @@ type slice struct {
 
 func (s slice) rate() float64 { return float64(s.requests) / s.took.Seconds() }
 
-// requestsMax bounds a slice, whatever the machine.
-const requestsMax = 2_000_000
+// requestsMax bounds a slice, whatever the machine; stallMax ends one in which
+// nothing is answered any more.
+const (
+	requestsMax = 2_000_000
+	stallMax    = 5 * time.Second
+	bufBytes    = 16 << 10
+)
 
-// load sends each connection's request again and again for a while.
-func load(ctx context.Context, addr string, requests [][]byte, d time.Duration) (slice, error) {
-	ctx, cancel := context.WithTimeout(ctx, d+10*time.Second)
-	defer cancel()
-	conns := make([]net.Conn, len(requests))
-	for i := range conns {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+// engine is the load generator with its upstream.
+type engine struct {
+	epoll, ln int
+	addr      string    // of the upstream
+	conns     []*socket // by file descriptor
+
+	arrived, decided int64 // requests at the upstream, and those with a decision ID
+
+	// Of the slice that runs.
+	end     time.Time
+	open    int // requests without an answer yet
+	bad     int
+	latency []time.Duration
+}
+
+// socket is a connection: a client's, with a request to send, or the upstream's.
+type socket struct {
+	fd      int
+	request []byte // nil at the upstream
+	sent    time.Time
+	buf     []byte
+	n       int
+}
+
+func newEngine() (e *engine, err error) {
+	e = &engine{epoll: -1, ln: -1}
+	defer func() {
 		if err != nil {
-			return slice{}, err
+			e.close()
 		}
-		defer c.Close()
-		conns[i] = c
+	}()
+	if e.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
 	}
-	var total slice
-	var mu sync.Mutex
-	var all []time.Duration
-	var firstErr error
-	var wg sync.WaitGroup
-	begin := time.Now()
-	end := begin.Add(d)
-	for i, c := range conns {
-		wg.Go(func() {
-			lat, bad, err := loop(c, requests[i], end, requestsMax/len(conns))
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, lat...)
-			total.errors += bad
-			if err != nil && firstErr == nil {
-				firstErr = err
-			}
-		})
+	if e.ln, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, err
 	}
-	wg.Wait()
-	total.took = time.Since(begin)
-	total.requests = len(all)
-	if firstErr != nil {
-		return total, firstErr
+	if err = unix.Bind(e.ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return nil, err
 	}
-	if len(all) == 0 {
-		return total, errors.New("no answer at all")
+	if err = unix.Listen(e.ln, 1024); err != nil {
+		return nil, err
 	}
-	slices.Sort(all)
-	total.p50, total.p99 = all[len(all)/2], all[len(all)*99/100]
-	return total, nil
-}
-
-func loop(c net.Conn, request []byte, end time.Time, most int) (lat []time.Duration, bad int, err error) {
-	if err := c.SetDeadline(end.Add(5 * time.Second)); err != nil {
-		return nil, 0, err
-	}
-	lat = make([]time.Duration, 0, 1<<14)
-	br := bufio.NewReaderSize(c, 8<<10)
-	for start := time.Now(); start.Before(end) && len(lat) < most; {
-		if _, err := c.Write(request); err != nil {
-			return lat, bad, err
-		}
-		status, err := readAnswer(br)
-		if err != nil {
-			return lat, bad, err
-		}
-		if status != 200 {
-			bad++
-		}
-		now := time.Now()
-		lat = append(lat, now.Sub(start))
-		start = now
-	}
-	return lat, bad, nil
-}
-
-// readAnswer reads one HTTP/1.1 answer with a Content-Length.
-func readAnswer(br *bufio.Reader) (status int, err error) {
-	line, err := br.ReadSlice('\n')
-	if err != nil {
-		return 0, err
-	}
-	if len(line) < 12 {
-		return 0, fmt.Errorf("no status line: %q", line)
-	}
-	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return 0, err
-	}
-	length := -1
-	for {
-		if line, err = br.ReadSlice('\n'); err != nil {
-			return 0, err
-		}
-		if len(line) == 2 {
-			break
-		}
-		if name, value, _ := bytes.Cut(line, []byte(": ")); bytes.EqualFold(name, []byte("content-length")) {
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return 0, err
-			}
-		}
-	}
-	if length < 0 {
-		return 0, errors.New("an answer without Content-Length")
-	}
-	_, err = io.CopyN(io.Discard, br, int64(length))
-	return status, err
-}
-
-// upstream answers every request with the same two bytes, and counts those
-// that carry a decision ID.
-type upstream struct {
-	ln      net.Listener
-	arrived atomic.Int64
-	decided atomic.Int64
-	wg      sync.WaitGroup
-}
-
-func startUpstream() (*upstream, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	sa, err := unix.Getsockname(e.ln)
 	if err != nil {
 		return nil, err
 	}
-	u := &upstream{ln: ln}
-	u.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go u.serve(c)
-		}
-	})
-	return u, nil
+	e.addr = fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
+	return e, unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, e.ln, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(e.ln)})
 }
 
-func (u *upstream) close() {
-	u.ln.Close()
-	u.wg.Wait()
-}
-
-func (u *upstream) serve(c net.Conn) {
-	defer c.Close()
-	br := bufio.NewReaderSize(c, 16<<10)
-	answer := []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-	for {
-		for {
-			line, err := br.ReadSlice('\n')
-			if err != nil {
-				return
-			}
-			if len(line) == 2 {
-				break
-			}
-			if bytes.HasPrefix(line, []byte("x-dsp-decision-id:")) {
-				u.decided.Add(1)
-			}
-		}
-		u.arrived.Add(1)
-		if _, err := c.Write(answer); err != nil {
-			return
+func (e *engine) close() {
+	for _, s := range e.conns {
+		if s != nil {
+			e.drop(s)
 		}
 	}
+	for _, fd := range []int{e.ln, e.epoll} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+func (e *engine) add(fd int, request []byte) (*socket, error) {
+	if err := errors.Join(
+		unix.SetNonblock(fd, true),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}),
+	); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	s := &socket{fd: fd, request: request, buf: make([]byte, bufBytes)}
+	for len(e.conns) <= fd {
+		e.conns = append(e.conns, nil)
+	}
+	e.conns[fd] = s
+	return s, nil
+}
+
+func (e *engine) drop(s *socket) {
+	e.conns[s.fd] = nil
+	_ = unix.Close(s.fd)
+}
+
+// load sends each connection's request again and again for a while.
+func (e *engine) load(ctx context.Context, addr string, requests [][]byte, d time.Duration) (slice, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return slice{}, err
+	}
+	clients := make([]*socket, 0, len(requests))
+	defer func() {
+		for _, s := range clients {
+			if e.conns[s.fd] == s {
+				e.drop(s)
+			}
+		}
+	}()
+	for _, r := range requests {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return slice{}, err
+		}
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+			_ = unix.Close(fd)
+			return slice{}, fmt.Errorf("connect: %w", err)
+		}
+		s, err := e.add(fd, r)
+		if err != nil {
+			return slice{}, err
+		}
+		clients = append(clients, s)
+	}
+	begin := time.Now()
+	e.end, e.bad, e.open, e.latency = begin.Add(d), 0, 0, e.latency[:0]
+	for _, s := range clients {
+		if err := e.send(s, begin); err != nil {
+			return slice{}, err
+		}
+	}
+	if err := e.loop(ctx); err != nil {
+		return slice{}, err
+	}
+	r := slice{requests: len(e.latency), errors: e.bad, took: time.Since(begin)}
+	slices.Sort(e.latency)
+	r.p50, r.p99 = e.latency[r.requests/2], e.latency[r.requests*99/100]
+	return r, nil
+}
+
+// loop runs until every request that was sent is answered.
+func (e *engine) loop(ctx context.Context) error {
+	events := make([]unix.EpollEvent, 256)
+	progress := time.Now()
+	for e.open > 0 {
+		n, err := unix.EpollWait(e.epoll, events, 100)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		now := time.Now()
+		if n > 0 {
+			progress = now
+		} else if now.Sub(progress) > stallMax {
+			return fmt.Errorf("%d requests are not answered", e.open)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, ev := range events[:max(n, 0)] {
+			fd := int(ev.Fd)
+			if fd == e.ln {
+				if err := e.accept(); err != nil {
+					return err
+				}
+				continue
+			}
+			if s := e.conns[fd]; s != nil {
+				if err := e.readable(s); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (e *engine) accept() error {
+	for {
+		fd, _, err := unix.Accept4(e.ln, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			return fmt.Errorf("accept: %w", err)
+		}
+		if _, err := e.add(fd, nil); err != nil {
+			return err
+		}
+	}
+}
+
+func (e *engine) send(s *socket, now time.Time) error {
+	s.sent = now
+	e.open++
+	return write(s.fd, s.request)
+}
+
+// write writes all at once: what is sent here is smaller than any socket buffer.
+func write(fd int, b []byte) error {
+	n, err := unix.Write(fd, b)
+	if err == nil && n < len(b) {
+		err = errors.New("short write")
+	}
+	return err
+}
+
+func (e *engine) readable(s *socket) error {
+	n, err := unix.Read(s.fd, s.buf[s.n:])
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return nil
+	case err != nil || n == 0:
+		e.drop(s)
+		if s.request != nil {
+			return fmt.Errorf("a client's connection ended: %w", errors.Join(err, errors.New("end of file")))
+		}
+		return nil // Envoy may close its own when it likes
+	}
+	s.n += n
+	used := 0
+	for {
+		b := s.buf[used:s.n]
+		head := bytes.Index(b, []byte("\r\n\r\n"))
+		if head < 0 {
+			break
+		}
+		head += 4
+		if s.request == nil {
+			used += head
+			if err := e.serve(s, b[:head]); err != nil {
+				return err
+			}
+			continue
+		}
+		status, length, err := parse(b[:head])
+		if err != nil {
+			return err
+		}
+		if len(b) < head+length {
+			break
+		}
+		used += head + length
+		if err := e.answered(s, status); err != nil {
+			return err
+		}
+	}
+	s.n = copy(s.buf, s.buf[used:s.n])
+	if s.n == len(s.buf) {
+		return errors.New("a message larger than the buffer")
+	}
+	return nil
+}
+
+// upstreamAnswer is what every request gets.
+var upstreamAnswer = []byte("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+func (e *engine) serve(s *socket, head []byte) error {
+	e.arrived++
+	if bytes.Contains(head, []byte("\r\nx-dsp-decision-id: ")) {
+		e.decided++
+	}
+	return write(s.fd, upstreamAnswer)
+}
+
+func (e *engine) answered(s *socket, status int) error {
+	now := time.Now()
+	e.open--
+	e.latency = append(e.latency, now.Sub(s.sent))
+	if status != 200 {
+		e.bad++
+	}
+	if now.Before(e.end) && len(e.latency) < requestsMax {
+		return e.send(s, now)
+	}
+	return nil
+}
+
+// parse reads what is needed of an answer's head, as Envoy writes it.
+func parse(head []byte) (status, length int, err error) {
+	if len(head) < 12 {
+		return 0, 0, fmt.Errorf("no status line: %q", head)
+	}
+	if status, err = strconv.Atoi(string(head[9:12])); err != nil {
+		return 0, 0, err
+	}
+	name := []byte("\r\ncontent-length: ")
+	i := bytes.Index(head, name)
+	if i < 0 {
+		return 0, 0, errors.New("an answer without content-length")
+	}
+	v := head[i+len(name):]
+	length, err = strconv.Atoi(string(v[:bytes.IndexByte(v, '\r')]))
+	return status, length, err
 }

@@ -229,7 +229,7 @@ type side struct {
 // answered: a number got by letting requests fall would be no number.
 func (s *side) measure(ctx context.Context, d time.Duration) (r result, err error) {
 	up := s.world.up
-	arrived, decided := up.arrived.Load(), up.decided.Load()
+	arrived, decided := up.arrived, up.decided
 	cpu0, err := cpu(s.pid)
 	if err != nil {
 		return r, err
@@ -238,7 +238,7 @@ func (s *side) measure(ctx context.Context, d time.Duration) (r result, err erro
 	if err != nil {
 		return r, err
 	}
-	if r.slice, err = load(ctx, s.ingress, s.world.requests, d); err != nil {
+	if r.slice, err = up.load(ctx, s.ingress, s.world.requests, d); err != nil {
 		return r, err
 	}
 	cpu1, err := cpu(s.pid)
@@ -252,10 +252,10 @@ func (s *side) measure(ctx context.Context, d time.Duration) (r result, err erro
 	n := float64(r.requests)
 	r.cpu, r.envoy = float64((cpu1-cpu0).Microseconds())/n, float64((envoy1-envoy0).Microseconds())/n
 	good := int64(r.requests - r.errors)
-	if got := up.arrived.Load() - arrived; got != good {
+	if got := up.arrived - arrived; got != good {
 		return r, fmt.Errorf("%d requests arrived upstream of %d answered with 200", got, good)
 	}
-	if got := up.decided.Load() - decided; s.decides && got != good {
+	if got := up.decided - decided; s.decides && got != good {
 		return r, fmt.Errorf("%d of %d requests arrived with a decision ID", got, good)
 	}
 	return r, nil
@@ -273,7 +273,7 @@ func (s *side) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	for {
-		one, err := load(ctx, s.ingress, s.world.requests[:1], time.Millisecond)
+		one, err := s.world.up.load(ctx, s.ingress, s.world.requests[:1], time.Millisecond)
 		if err == nil && one.errors == 0 {
 			return nil
 		}

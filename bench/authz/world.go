@@ -46,7 +46,7 @@ type world struct {
 	tokens []string
 	// requests is one ready-made request per connection.
 	requests [][]byte
-	up       *upstream
+	up       *engine
 	subjects *authz.SubjectHasher
 	a, b     place
 }
@@ -111,7 +111,7 @@ func newWorld(ctx context.Context, dir, redisSocket string, o options) (*world, 
 	if err := w.mint(callers); err != nil {
 		return nil, err
 	}
-	w.up, err = startUpstream()
+	w.up, err = newEngine()
 	return w, err
 }
 
@@ -153,7 +153,7 @@ func (w *world) envoyConfig(p place) xds.Config {
 	return xds.Config{
 		Ingress:  "127.0.0.1:0",
 		Hosts:    map[string]registry.Environment{"127.0.0.1": registry.PROD},
-		Upstream: xds.Upstream{Address: w.up.ln.Addr().String()},
+		Upstream: xds.Upstream{Address: w.up.addr},
 		Sidecars: []xds.Sidecar{{Authz: "unix:" + p.authz, AccessLog: "unix:" + p.socket}},
 		// With every processor busy the default of 100 ms would now and then refuse.
 		AuthzTimeout: time.Second,
