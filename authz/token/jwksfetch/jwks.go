@@ -47,6 +47,9 @@ func Parse(doc []byte, algorithms []string) (set *token.KeySet, skipped []error,
 	if list == nil || list.Kind != strictjson.Array {
 		return nil, nil, fmt.Errorf(`%w: no array "keys"`, ErrDocument)
 	}
+	if len(list.Items) == 0 {
+		return nil, nil, fmt.Errorf("%w: it is empty", ErrDocument)
+	}
 	if len(list.Items) > keysMax {
 		return nil, nil, fmt.Errorf("%w: %d keys, more than %d", ErrDocument, len(list.Items), keysMax)
 	}
