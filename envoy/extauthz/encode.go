@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/envoy/headers"
 )
 
@@ -43,6 +44,7 @@ const (
 // made once.
 type encoder struct {
 	forwardAuthorization bool
+	admission            *admission.Signer
 	sidecar              []byte // the whole entry of the metadata; empty for none
 	denied               [authz.NReasons]deniedParts
 }
@@ -76,7 +78,7 @@ func newEncoder(o Options) (*encoder, error) {
 	if !utf8.ValidString(o.Sidecar) {
 		return nil, errors.New("extauthz: the sidecar's ID is not UTF-8")
 	}
-	e := &encoder{forwardAuthorization: o.ForwardAuthorization}
+	e := &encoder{forwardAuthorization: o.ForwardAuthorization, admission: o.Admission}
 	if o.Sidecar != "" {
 		e.sidecar = appendMetadata(nil, MetadataSidecar, o.Sidecar)
 	}
@@ -144,7 +146,7 @@ func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte
 	if dec.Allowed() {
 		b = protowire.AppendTag(b, respStatus, protowire.BytesType)
 		b = append(b, 0) // google.rpc.Status{}: code OK
-		b = e.appendOK(b, dec, revision)
+		b = e.appendOK(b, r, dec, revision)
 	} else {
 		b = e.appendDenied(b, r, dec)
 	}
@@ -156,7 +158,7 @@ func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte
 	return closed(b, at)
 }
 
-func (e *encoder) appendOK(b []byte, dec *authz.Decision, revision []byte) []byte {
+func (e *encoder) appendOK(b []byte, r *authz.Request, dec *authz.Decision, revision []byte) []byte {
 	b, at := open(b, respOK)
 	var abn, client [11]byte
 	holder, _ := dec.Holder.AppendText(abn[:0])
@@ -177,6 +179,15 @@ func (e *encoder) appendOK(b []byte, dec *authz.Decision, revision []byte) []byt
 	b = appendHeaderSome(b, headers.Service, service)
 	b = appendHeaderSome(b, headers.Environment, dec.Environment.String())
 	b = appendHeader(b, okHeaders, headers.Revision, revision)
+	if e.admission != nil && service != "" {
+		var buf [admission.StampBytesMax]byte
+		stamp := e.admission.Append(buf[:0], &admission.Call{
+			DecisionID: string(dec.ID[:]), Environment: dec.Environment.String(), Service: service, ProductID: product, ProductVersion: dec.Version,
+			ABN: string(holder), SoftwareID: dec.SSID, ClientABN: string(onBehalf), Method: r.Method, Path: r.Target,
+		}, uint64(dec.Revision), dec.At)
+		b = appendHeader(b, okHeaders, headers.Admission, stamp)
+		b = appendHeader(b, okHeaders, headers.NotAfter, admission.NotAfter(stamp))
+	}
 
 	// Whatever is not set must not be there: a client's own copy would be
 	// believed upstream.

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -198,16 +199,90 @@ func TestOptionsThatWouldBreakABodyAreRefused(t *testing.T) {
 }
 
 func TestEncodeDoesNotAllocate(t *testing.T) {
-	e, err := newEncoder(Options{})
+	signer, _ := stamps(t)
+	e, err := newEncoder(Options{Admission: signer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 0, answerBytes)
 	for _, reason := range []authz.Reason{authz.OK, authz.ProductSuspended, authz.TokenMalformed, authz.RateLimited} {
 		d := decision(reason)
-		var r authz.Request
+		r := authz.Request{Method: "GET", Target: "/individuals/v1/220115957/prefill?year=2026"}
 		if n := testing.AllocsPerRun(100, func() { e.append(buf, &r, &d) }); n != 0 {
 			t.Errorf("%s: %v allocations: answerBytes is too small, or something escapes", reason, n)
+		}
+	}
+}
+
+func stamps(t testing.TB) (*admission.Signer, *admission.Verifier) {
+	t.Helper()
+	keys, err := admission.ParseKeys([]byte(strings.Repeat("ab", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := admission.NewSigner(keys, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := admission.NewVerifier(admission.VerifierConfig{Keys: keys, Replay: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, v
+}
+
+// The stamp is bound to what the upstream is told, not to what was decided
+// inside: it is verified from the headers of the answer alone.
+func TestEveryAllowOfAServiceIsStamped(t *testing.T) {
+	signer, verifier := stamps(t)
+	e, err := newEncoder(Options{Admission: signer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &authz.Request{Method: "POST", Target: "/lodgments/v1/payroll-events?dry=1"}
+	told := func(d *authz.Decision) map[string]string {
+		var got authv3.CheckResponse
+		if err := proto.Unmarshal(e.append(nil, r, d), &got); err != nil {
+			t.Fatal(err)
+		}
+		h := map[string]string{}
+		for _, o := range got.GetOkResponse().GetHeaders() {
+			if o.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+				t.Errorf("%s is added to what a client sent", o.GetHeader().GetKey())
+			}
+			h[o.GetHeader().GetKey()] = o.GetHeader().GetValue()
+		}
+		return h
+	}
+	full, bare := decision(authz.OK), decision(authz.OK)
+	full.At = time.Unix(1_795_300_000, 123_456_789)
+	bare.At = full.At
+	bare.Version, bare.SSID, bare.ClientABN = "", "", 0
+	for _, d := range []authz.Decision{full, bare} {
+		h := told(&d)
+		call := admission.Call{
+			DecisionID: h["x-dsp-decision-id"], Environment: h["x-dsp-environment"], Service: h["x-dsp-service"], ProductID: h["x-dsp-product-id"],
+			ProductVersion: h["x-dsp-product-version"], ABN: h["x-dsp-abn"], SoftwareID: h["x-dsp-software-id"], ClientABN: h["x-dsp-client-abn"],
+			Method: r.Method, Path: r.Target,
+		}
+		s, err := verifier.Verify(h["x-dsp-admission"], &call, d.At)
+		if err != nil || s.Revision != uint64(d.Revision) || h["x-dsp-not-after"] != fmt.Sprint(s.NotAfter.UnixMilli()) ||
+			s.NotAfter.UnixMilli() != d.At.Add(admission.DefaultValidity).UnixMilli() {
+			t.Errorf("%+v %v of %v", s, err, h)
+		}
+		call.Path = "/lodgments/v1/payroll-events"
+		if _, err := verifier.Verify(h["x-dsp-admission"], &call, d.At); err == nil {
+			t.Error("the stamp also fits another query")
+		}
+	}
+	for name, edit := range map[string]func(*authz.Decision){
+		"a refusal":                       func(d *authz.Decision) { d.Reason = authz.ProductSuspended },
+		"a yes to a service nobody knows": func(d *authz.Decision) { d.Service = nil },
+	} {
+		d := decision(authz.OK)
+		edit(&d)
+		if h := told(&d); h["x-dsp-admission"] != "" || h["x-dsp-not-after"] != "" {
+			t.Errorf("%s is stamped: %v", name, h)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/admission"
 )
 
 // Decider decides one request and fills in the whole decision, its ID and time
@@ -62,6 +63,8 @@ type Options struct {
 	// Ready answers grpc.health.v1 where Serve listens; nil leaves that method
 	// unserved.
 	Ready func() bool
+	// Admission stamps every ALLOW of a service; nil stamps none.
+	Admission *admission.Signer
 	// ForwardAuthorization leaves the bearer token on the request to the
 	// upstream. Default: it is removed.
 	ForwardAuthorization bool

@@ -21,6 +21,15 @@ const (
 	Service        = "x-dsp-service"
 	Environment    = "x-dsp-environment"
 	Revision       = "x-dsp-revision"
+	Admission      = "x-dsp-admission" // the stamp; when admission is configured
+)
+
+// What Envoy itself compares before it forwards, when admission is configured:
+// the stamp's end and the present, both as 13 digits of Unix milliseconds. They
+// go no further.
+const (
+	NotAfter = "x-dsp-not-after"
+	Now      = "x-dsp-now"
 )
 
 // What a client claims, and the authorizer compares with what it verified.
@@ -32,7 +41,7 @@ const (
 
 // Set lists the headers the authorizer sets for the upstream.
 func Set() []string {
-	return []string{DecisionID, ABN, ProductID, ProductVersion, SoftwareID, ClientABN, Service, Environment, Revision}
+	return []string{DecisionID, ABN, ProductID, ProductVersion, SoftwareID, ClientABN, Service, Environment, Revision, Admission, NotAfter}
 }
 
 // Claims lists the headers that reach the authorizer but never the upstream.
