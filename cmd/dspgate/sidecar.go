@@ -353,7 +353,7 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.mirror.Run(inner) })
 	for _, k := range s.keys {
-		g.Go(func() error { k.Run(inner); return nil })
+		g.Go(func() error { return k.Run(inner) })
 	}
 	g.Go(func() error {
 		s.recorder.Run(inner, redisrecord.New(s.records, redisrecord.Options{Keep: s.cfg.RecordsKeep}))
