@@ -34,6 +34,8 @@ type Decider struct {
 	Hosts map[string]registry.Environment
 	// Subjects hashes the person or client a call concerns.
 	Subjects *SubjectHasher
+	// Streams caps the open streams of a product; nil caps nothing.
+	Streams StreamRoom
 	// Now is the wall clock: expiry of tokens, certificates, suspensions.
 	Now func() time.Time
 	// Elapsed is the clock of the leases (CLOCK_BOOTTIME): it goes on while the
@@ -153,7 +155,10 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 		return reason
 	}
 
-	return x.subject(r, claims, d)
+	if reason := x.subject(r, claims, d); reason != OK || d.Service.Streaming == "" {
+		return reason
+	}
+	return x.grant(claims, thumbprint, d)
 }
 
 // whose checks that the identity claims agree with each other and with the

@@ -36,6 +36,9 @@ type Decision struct {
 	// zero when the service does not say where to find one, or nothing was there.
 	SubjectHash [16]byte
 
+	// Grant is what the ALLOW of a streaming service stands on; nil otherwise.
+	Grant *Grant
+
 	RetryAfter time.Duration // for 429 and 503
 }
 
