@@ -117,7 +117,8 @@ type conn struct {
 	call call
 	body []byte // of the answer being made, prefix first
 
-	out sink // not yet on the wire
+	out   sink      // not yet on the wire
+	armed time.Time // when the deadline for writing was last set
 
 	streams map[uint32]*stream // opened, not yet answered
 	free    []*stream
@@ -309,8 +310,12 @@ func (c *conn) flush() error {
 	if len(c.out.b) == 0 {
 		return nil
 	}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
+	// Moving the deadline costs as much as a decision: once a second will do.
+	if now := time.Now(); now.Sub(c.armed) > time.Second {
+		c.armed = now
+		if err := c.nc.SetWriteDeadline(now.Add(writeTimeout)); err != nil {
+			return err
+		}
 	}
 	_, err := c.nc.Write(c.out.b)
 	c.out.b = c.out.b[:0]

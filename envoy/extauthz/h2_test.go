@@ -13,6 +13,7 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -438,3 +439,53 @@ func (s *script) RemoteAddr() net.Addr             { return &net.UnixAddr{} }
 func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
+
+// BenchmarkConn is one call among many that came at once, frames and all.
+func BenchmarkConn(b *testing.B) {
+	m, err := NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		b.Fatal(err)
+	}
+	dec := decision(authz.OK)
+	s, err := New(Options{Decider: deciderFunc(func(_ *authz.Request, d *authz.Decision) { *d = dec }), Stats: m})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var in, hb bytes.Buffer
+	in.WriteString(http2.ClientPreface)
+	fr := http2.NewFramer(&in, nil)
+	enc := hpack.NewEncoder(&hb)
+	if err := fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}); err != nil {
+		b.Fatal(err)
+	}
+	msg := framed(marshal(b, samples()["list"]))
+	for i := range b.N {
+		if i%64 == 0 { // as Envoy gives back what it has read
+			if err := fr.WriteWindowUpdate(0, 64<<10); err != nil {
+				b.Fatal(err)
+			}
+		}
+		hb.Reset()
+		for _, h := range [][2]string{
+			{":method", "POST"}, {":path", CheckMethod}, {":authority", "dspgate_authz"}, {":scheme", "http"},
+			{"te", "trailers"}, {"grpc-timeout", "1000m"}, {"content-type", "application/grpc"}, {"x-envoy-internal", "true"}, {"x-forwarded-for", "127.0.0.1"},
+		} {
+			if err := enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		id := uint32(2*i + 1)
+		if err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: hb.Bytes(), EndHeaders: true}); err != nil {
+			b.Fatal(err)
+		}
+		if err := fr.WriteData(id, true, msg); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	s.serveConn(b.Context(), &script{in: bytes.NewReader(in.Bytes())})
+	if n := m.Count(authz.OK); n != uint64(b.N) {
+		b.Fatalf("%d answers of %d", n, b.N)
+	}
+}

@@ -41,9 +41,11 @@ func (c *conn) openHeaders(f *http2.HeadersFrame) error {
 }
 
 func (c *conn) newStream(id uint32) *stream {
-	st := new(stream)
+	var st *stream
 	if n := len(c.free); n > 0 {
 		st, c.free = c.free[n-1], c.free[:n-1]
+	} else {
+		st = new(stream)
 	}
 	st.id, st.method = id, otherMethod
 	c.streams[id] = st
