@@ -390,7 +390,7 @@ func (d *demo) startRedis(ctx context.Context) error {
 		return err
 	}
 	conf := fmt.Sprintf("bind %s\nport %s\nprotected-mode yes\ndir %s\nappendonly yes\nappendfsync always\nsave \"\"\n"+
-		"maxmemory-policy noeviction\ndaemonize no\n", host, port, strconv.Quote(d.path("redis")))
+		"maxmemory-policy noeviction\ndaemonize no\nset-proc-title no\n", host, port, strconv.Quote(d.path("redis")))
 	if err := writeFile(d.path("redis.conf"), []byte(conf), 0o600); err != nil {
 		return err
 	}
