@@ -82,6 +82,7 @@ func TestCausesOfWhatWasNotForwarded(t *testing.T) {
 		"timeout":                  {Flags: UpstreamRequestTimeout},
 		"protocol-error":           {Flags: DownstreamProtocol},
 		"refused-by-envoy":         {Flags: Unauthorized},
+		"admission-expired":        {Status: 503},
 		"no-route":                 {Direct: true},
 		"other":                    {},
 	} {

@@ -69,6 +69,7 @@ const (
 	Timeout                     // something took too long
 	ProtocolError               // the request turned out to be malformed
 	RefusedByEnvoy              // Envoy would not obey the decision
+	Expired                     // Envoy was about to forward it when its admission was over
 	NoSuchRoute                 // allowed, but Envoy has no route for it (yet)
 	Lost                        // no log entry came, or the decision came too late for Envoy
 	OtherCause
@@ -76,7 +77,7 @@ const (
 )
 
 var causeWords = [nCauses]string{
-	"downstream-disconnect", "upstream-connect-failure", "upstream-overflow", "timeout", "protocol-error", "refused-by-envoy", "no-route", "log-lost", "other",
+	"downstream-disconnect", "upstream-connect-failure", "upstream-overflow", "timeout", "protocol-error", "refused-by-envoy", "admission-expired", "no-route", "log-lost", "other",
 }
 
 func (c Cause) String() string { return causeWords[c] }
@@ -98,6 +99,9 @@ func (e *Entry) cause() Cause {
 		return ProtocolError
 	case f&Unauthorized != 0:
 		return RefusedByEnvoy
+	case f == 0 && (e.Status == 503 || e.Status == 200):
+		// Every other 503 of Envoy's own has a flag. A gRPC caller sees 200.
+		return Expired
 	}
 	return OtherCause
 }

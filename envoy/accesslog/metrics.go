@@ -13,7 +13,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // metrics makes the descriptions; they are few and asked for seldom.
 func metrics() (forwarded, notForwarded, alarms, untracked, excused, refused, malformed, open *prometheus.Desc) {
 	return desc("forwarded_total", "ALLOWs that reached an upstream."),
-		desc("not_forwarded_total", "ALLOWs that did not, by cause=[downstream-disconnect|upstream-connect-failure|upstream-overflow|timeout|protocol-error|refused-by-envoy|no-route|log-lost|other].", "cause"),
+		desc("not_forwarded_total", "ALLOWs that did not, by cause=[downstream-disconnect|upstream-connect-failure|upstream-overflow|timeout|protocol-error|refused-by-envoy|admission-expired|no-route|log-lost|other].", "cause"),
 		desc("alarms_total", "Requests that reached an upstream without exactly one ALLOW, by cause=[no-decision|unknown-decision|denied-forwarded]. Anything but 0 is a bypass.", "cause"),
 		desc("untracked_total", "ALLOWs there was no room to remember."),
 		desc("excused_total", "Forwarded requests whose ALLOW is no longer known: from before a restart, or older than lost_after."),

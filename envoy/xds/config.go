@@ -43,6 +43,10 @@ type Config struct {
 	// ForwardAuthorization lets the bearer token through to the upstream.
 	// Default: Envoy removes it, whatever the authorizer says.
 	ForwardAuthorization bool `yaml:"forward_authorization"`
+	// Admission makes Envoy hold each call against the end of its admission before
+	// it forwards it: 503 admission-expired. The sidecars must stamp what they
+	// allow, or nothing passes. Default: it does not.
+	Admission bool `yaml:"admission"`
 	// ProblemBase starts the type of every problem, up to and including the last
 	// slash. Default "https://dspgate.example/problems/".
 	ProblemBase string `yaml:"problem_base"`

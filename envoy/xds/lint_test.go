@@ -54,7 +54,7 @@ func lintConfig() Config {
 		TLS:      TLSFiles{Certificate: "/tls/server.pem", Key: "/tls/server.key", ClientCA: "/tls/ca.pem"},
 		Hosts:    map[string]registry.Environment{"localhost": registry.PROD, "evte.localhost": registry.EVTE},
 		Upstream: Upstream{Address: "127.0.0.1:1"},
-		Sidecars: []Sidecar{{Authz: "unix:/run/authz.sock"}},
+		Sidecars: []Sidecar{{Authz: "unix:/run/authz.sock"}}, Admission: true,
 	}
 }
 
@@ -310,6 +310,38 @@ var faults = []struct {
 		f.authzPerRoute(p)
 	}},
 	{"exempt-nothing", "another filter", func(f *fault) { f.route.TypedPerFilterConfig = f.rc.TypedPerFilterConfig }},
+	{"fresh-only", "on no route", func(f *fault) { delete(f.rc.TypedPerFilterConfig, filterFresh) }},
+	{"fresh-only", "the present goes on to the upstream", func(f *fault) {
+		f.rc.RequestHeadersToRemove = slices.DeleteFunc(f.rc.RequestHeadersToRemove, func(h string) bool { return h == "x-dsp-now" })
+	}},
+	{"admitted-only", "the admission compared with something else", func(f *fault) {
+		p := freshOnly()
+		p.GetRbac().GetRules().GetPolicies()["fresh"].GetCondition().GetCallExpr().Function = "_!=_"
+		f.rc.TypedPerFilterConfig[filterFresh] = pack(f.t, p)
+	}},
+	{"filter-order", "the admission looked at before the decision", func(f *fault) {
+		fs := f.hcm.HttpFilters
+		f.hcm.HttpFilters = []*hcmv3.HttpFilter{fs[0], fs[3], fs[4], fs[1], fs[2], fs[5]}
+	}},
+	{"filter-order", "the present told after it was compared", func(f *fault) {
+		fs := f.hcm.HttpFilters
+		fs[3], fs[4] = fs[4], fs[3]
+	}},
+	{"filter-order", "the present not told", func(f *fault) { f.hcm.HttpFilters = slices.Delete(f.hcm.HttpFilters, 3, 4) }},
+	{"filter-order", "the admission on the routes only", func(f *fault) { f.hcm.HttpFilters = slices.Delete(f.hcm.HttpFilters, 3, 5) }},
+	{"sane-only", "a client's present kept", func(f *fault) {
+		m := tellNow()
+		m.GetMutations().GetRequestMutations()[0].GetAppend().AppendAction = corev3.HeaderValueOption_ADD_IF_ABSENT
+		f.hcm.HttpFilters[3].ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}
+	}},
+	{"sane-only", "the start of the stream for the present", func(f *fault) {
+		m := tellNow()
+		m.GetMutations().GetRequestMutations()[0].GetAppend().GetHeader().Value = "%START_TIME(%s%3f)%"
+		f.hcm.HttpFilters[3].ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}
+	}},
+	{"sane-only", "rules where there is no route", func(f *fault) {
+		f.hcm.HttpFilters[4].ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, freshOnly().GetRbac())}
+	}},
 	{"clusters-known", "a cluster nobody made", func(f *fault) { f.route.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: "x"} }},
 	{"clusters-known", "the sidecar as upstream", func(f *fault) {
 		f.route.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterAuthz}
@@ -338,7 +370,7 @@ func TestLintPassesTheSnapshot(t *testing.T) {
 	}
 	cfg := lintConfig()
 	cfg.Sidecars = []Sidecar{{ID: "a", Authz: "unix:/a"}, {ID: "ab", Authz: "unix:/b"}, {ID: "b", Authz: "127.0.0.1:9"}}
-	cfg.ForwardAuthorization = true
+	cfg.ForwardAuthorization, cfg.Admission = true, false
 	snap, err := Snapshot(lintView(t), cfg, "1")
 	if err != nil {
 		t.Fatal(err)

@@ -130,14 +130,18 @@ func connectionRules() []rule {
 			})
 		}),
 		forManager("local-replies", "Envoy's own refusals have no body of ours", func(h manager) bool {
-			return len(h.GetLocalReplyConfig().GetMappers()) > 2*len(problems()) && h.GetLocalReplyConfig().GetBodyFormat() == nil
+			return len(h.GetLocalReplyConfig().GetMappers()) > 2*len(problems(false)) && h.GetLocalReplyConfig().GetBodyFormat() == nil
 		}),
 		{"access-log", lintAccessLog},
 		{"filter-order", func(l *linter, m *parts) {
 			// The whole list, so that nothing comes between the decision and the
 			// router: no filter that clears the route cache, changes the path or
 			// answers by itself.
+			// Envoy's look at the admission is there whole or not at all.
 			want := []string{filterSane, filterExtAuthz, filterAdmitted, filterRouter}
+			if m.admission() {
+				want = []string{filterSane, filterExtAuthz, filterAdmitted, filterNow, filterFresh, filterRouter}
+			}
 			for _, h := range m.managers {
 				var got []string
 				for _, f := range h.GetHttpFilters() {
@@ -155,13 +159,33 @@ func connectionRules() []rule {
 					switch f.GetName() {
 					case filterSane:
 						l.sameAs(h.where, f.GetTypedConfig(), saneOnly())
-					case filterAdmitted:
+					case filterAdmitted, filterFresh:
 						l.sameAs(h.where, f.GetTypedConfig(), &rbacv3.RBAC{})
+					case filterNow:
+						l.sameAs(h.where, f.GetTypedConfig(), tellNow())
 					}
 				}
 			}
 		}},
 	}
+}
+
+// admission tells whether any part of a snapshot has to do with Envoy's look at
+// the end of an admission; then all parts must.
+func (m *parts) admission() bool {
+	for _, h := range m.managers {
+		for _, f := range h.GetHttpFilters() {
+			if f.GetName() == filterNow || f.GetName() == filterFresh {
+				return true
+			}
+		}
+	}
+	for _, rc := range m.routes {
+		if rc.GetTypedPerFilterConfig()[filterFresh] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // lintAccessLog wants every request in exactly one access log.

@@ -59,13 +59,28 @@ func routeRules() []rule {
 			for _, rc := range m.routes {
 				where := "routes " + rc.GetName()
 				for name, cfg := range rc.GetTypedPerFilterConfig() {
-					if name != filterAdmitted {
+					switch name {
+					case filterAdmitted:
+						l.sameAs(where, cfg, admittedOnly())
+					case filterFresh:
+						l.sameAs(where, cfg, freshOnly())
+					default:
 						l.fail(where, "an override of %s", name)
-						continue
 					}
-					l.sameAs(where, cfg, admittedOnly())
 				}
 				l.must(rc.GetTypedPerFilterConfig()[filterAdmitted] != nil, where, "requests leave without a decision")
+			}
+		}},
+		{"fresh-only", func(l *linter, m *parts) {
+			if !m.admission() {
+				return
+			}
+			for _, rc := range m.routes {
+				where := "routes " + rc.GetName()
+				l.must(rc.GetTypedPerFilterConfig()[filterFresh] != nil, where, "requests leave after their admission has expired")
+				for _, h := range []string{headers.Now, headers.NotAfter} {
+					l.must(containsFold(rc.GetRequestHeadersToRemove(), h), where, h+" would reach the upstream")
+				}
 			}
 		}},
 		{"last-route", func(l *linter, m *parts) {

@@ -20,17 +20,21 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	cachetypes "github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dspgate/dspgate/envoy/headers"
 )
 
 // The HTTP filters, in the order they run. The names of ext_authz and of its
-// metadata are Envoy's; the other two are ours.
+// metadata are Envoy's; the others are ours.
 const (
 	filterSane     = "dspgate.sane" // method, scheme and expectation by allow-list
 	filterExtAuthz = "envoy.filters.http.ext_authz"
 	filterAdmitted = "dspgate.admitted" // only what the authorizer said ok to
+	filterNow      = "dspgate.now"      // tells the present; only with Config.Admission
+	filterFresh    = "dspgate.fresh"    // only while the admission lasts; only with Config.Admission
 	filterRouter   = "envoy.filters.http.router"
+	rbacMetadata   = "envoy.filters.http.rbac" // where every RBAC filter leaves its verdict
 	filterHCM      = "envoy.filters.network.http_connection_manager"
 	earlyMutation  = "envoy.http.early_header_mutation.header_mutation"
 	accessLogGRPC  = "envoy.access_loggers.http_grpc"
@@ -92,15 +96,7 @@ func (b *builder) connectionManager(name string) *hcmv3.HttpConnectionManager {
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			ConfigSource: adsSource(), RouteConfigName: routesName,
 		}},
-		HttpFilters: []*hcmv3.HttpFilter{
-			{Name: filterSane, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(saneOnly())}},
-			{Name: filterExtAuthz, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(b.extAuthz())}},
-			// Empty here, so that it applies exactly where there is a route.
-			{Name: filterAdmitted, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(&rbacv3.RBAC{})}},
-			{Name: filterRouter, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(&routerv3.Router{
-				SuppressEnvoyHeaders: true, // x-envoy-* tells a caller about the inside
-			})}},
-		},
+		HttpFilters: b.filters(),
 
 		// One meaning per request: what cannot be read in one way only is refused.
 		NormalizePath:                yes(),
@@ -149,6 +145,25 @@ func (b *builder) connectionManager(name string) *hcmv3.HttpConnectionManager {
 		// for one whose log entry was lost.
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: dur(5 * time.Second)},
 	}
+}
+
+// filters are all there are, in the order they run.
+func (b *builder) filters() []*hcmv3.HttpFilter {
+	filter := func(name string, m proto.Message) *hcmv3.HttpFilter {
+		return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(m)}}
+	}
+	all := []*hcmv3.HttpFilter{
+		filter(filterSane, saneOnly()),
+		filter(filterExtAuthz, b.extAuthz()),
+		// Empty here, so that it applies exactly where there is a route.
+		filter(filterAdmitted, &rbacv3.RBAC{}),
+	}
+	if b.cfg.Admission {
+		all = append(all, filter(filterNow, tellNow()), filter(filterFresh, &rbacv3.RBAC{}))
+	}
+	return append(all, filter(filterRouter, &routerv3.Router{
+		SuppressEnvoyHeaders: true, // x-envoy-* tells a caller about the inside
+	}))
 }
 
 // saneOnly refuses, before the authorizer is troubled, every method, scheme and
@@ -243,7 +258,7 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 
 func (b *builder) decidedBy(i int, id string) *accesslogv3.AccessLogFilter {
 	if i > 0 {
-		return metadataFilter(MetadataSidecar, exact(id), false)
+		return metadataFilter(filterExtAuthz, MetadataSidecar, exact(id), false)
 	}
 	// Everything that no other sidecar claims: a decision whose sidecar nobody
 	// knows is an alarm, and must be seen by somebody.
@@ -251,15 +266,15 @@ func (b *builder) decidedBy(i int, id string) *accesslogv3.AccessLogFilter {
 	for _, s := range b.cfg.Sidecars[1:] {
 		others = append(others, s.ID)
 	}
-	return metadataFilter(MetadataSidecar, regex(notAnyRegex(others)), true)
+	return metadataFilter(filterExtAuthz, MetadataSidecar, regex(notAnyRegex(others)), true)
 }
 
-// metadataFilter matches on what the authorizer said; absent is the answer when
-// it said nothing.
-func metadataFilter(key string, value *matcherv3.StringMatcher, absent bool) *accesslogv3.AccessLogFilter {
+// metadataFilter matches on what the authorizer, or another filter, said; absent
+// is the answer when it said nothing.
+func metadataFilter(of, key string, value *matcherv3.StringMatcher, absent bool) *accesslogv3.AccessLogFilter {
 	f := &accesslogv3.MetadataFilter{
 		Matcher: &matcherv3.MetadataMatcher{
-			Filter: filterExtAuthz,
+			Filter: of,
 			Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: key}}},
 			Value:  &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: value}},
 		},

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -22,8 +23,9 @@ type problem struct {
 
 // problems lists Envoy's own refusals; the first that matches is given. What
 // Envoy says by itself ("no healthy upstream. reset reason: …") is never passed
-// on: it tells about the inside.
-func problems() []problem {
+// on: it tells about the inside. admission says whether Envoy looks at the end of
+// admissions.
+func problems(admission bool) []problem {
 	retry := []*corev3.HeaderValueOption{headerOption("retry-after", "1")}
 	status := func(code uint32) *accesslogv3.AccessLogFilter {
 		return statusFilter(accesslogv3.ComparisonFilter_EQ, code)
@@ -32,8 +34,9 @@ func problems() []problem {
 		status: 503, code: "authorizer-unavailable", title: "Authorizer is unavailable",
 		detail: "The authorizer did not answer; try again after the time in Retry-After.", add: retry,
 	}
+	admitted := allOf(status(403), metadataFilter(filterExtAuthz, MetadataReason, exact(ReasonOK), false), metadataFilter(filterExtAuthz, MetadataDecisionID, regex(decisionIDRegex), false))
 	with := func(p problem, f *accesslogv3.AccessLogFilter) problem { p.filter = f; return p }
-	return []problem{
+	all := []problem{
 		// The authorizer failed: no answer, too late, or one that cannot be obeyed.
 		with(unavailable, allOf(flagFilter("UAEX"), statusFilter(accesslogv3.ComparisonFilter_GE, 500))),
 		{filter: allOf(status(403), headerFilter(":method", &routev3.HeaderMatcher_StringMatch{StringMatch: exact("CONNECT")}, false)), status: 403, code: "service-unknown", title: "No such service",
@@ -48,7 +51,7 @@ func problems() []problem {
 		// refuses with 403 before the request has an x-request-id.
 		{filter: allOf(status(403), headerFilter("x-request-id", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, true)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
 			detail: "The scheme of the request is not that of the connection."},
-		{filter: allOf(status(403), metadataFilter(MetadataReason, exact(ReasonOK), false), metadataFilter(MetadataDecisionID, regex(decisionIDRegex), false)), status: 403, code: "service-unknown", title: "No such service",
+		{filter: admitted, status: 403, code: "service-unknown", title: "No such service",
 			detail: "The method and path are no service of this gateway."},
 		{filter: allOf(status(403), headerFilter("upgrade", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, false)), status: 403, code: "service-unknown", title: "No such service",
 			detail: "No service at this path speaks the protocol asked for by Upgrade."},
@@ -76,6 +79,14 @@ func problems() []problem {
 			detail: "The service behind this gateway cannot be reached; try again after the time in Retry-After.", add: retry},
 		{filter: status(504), status: 504, code: "upstream-timeout", title: "Service took too long", detail: "The service behind this gateway did not answer in time."},
 	}
+	if admission {
+		// A verdict of no leaves no trace, one of yes the name of the policy: the last
+		// one to say yes was not the one of dspgate.fresh.
+		stale := allOf(admitted, metadataFilter(rbacMetadata, "enforced_effective_policy_id", exact(policyAdmitted), false))
+		all = slices.Insert(all, 1, problem{filter: stale, status: 503, code: "admission-expired", title: "Admission has expired",
+			detail: "The call was held up after it was admitted; try again.", add: retry})
+	}
+	return all
 }
 
 // localReplies dresses Envoy's own refusals as the authorizer's: the same
@@ -83,11 +94,11 @@ func problems() []problem {
 // authorizer is a local reply too, and passes untouched, because it said why.
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	cfg := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
-		Filter: allOf(flagFilter("UAEX"), metadataFilter(MetadataReason, regex(notAnyRegex([]string{ReasonOK})), false)),
+		Filter: allOf(flagFilter("UAEX"), metadataFilter(filterExtAuthz, MetadataReason, regex(notAnyRegex([]string{ReasonOK})), false)),
 	}}}
 	grpc := headerFilter("content-type", &routev3.HeaderMatcher_StringMatch{StringMatch: prefix("application/grpc")}, false)
 	early := headerFilter("x-request-id", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, true)
-	for _, p := range problems() {
+	for _, p := range problems(b.cfg.Admission) {
 		tooEarly := p
 		tooEarly.add = append([]*corev3.HeaderValueOption{headerOption("x-request-id", earlyID)}, p.add...)
 		cfg.Mappers = append(cfg.Mappers,

@@ -27,6 +27,8 @@ const (
 	// segmentRegex is a path segment as registry.CleanPath has it: what fills a
 	// parameter in Envoy is what fills it in the register.
 	segmentRegex = `[A-Za-z0-9\-._~!$&'()*+,=:@]+`
+	// policyAdmitted names the policy of admittedOnly.
+	policyAdmitted = "admitted"
 	// decisionIDRegex is a decision ID: 26 characters of Crockford base32.
 	decisionIDRegex = `[0-9A-HJKMNP-TV-Z]{26}`
 )
@@ -47,6 +49,9 @@ func (b *builder) routes(services []*registry.Service) *routev3.RouteConfigurati
 		TypedPerFilterConfig:   map[string]*anypb.Any{filterAdmitted: b.any(admittedOnly())},
 		ValidateClusters:       no(), // clusters arrive by the same stream, in their own order
 	}
+	if b.cfg.Admission {
+		rc.TypedPerFilterConfig[filterFresh] = b.any(freshOnly())
+	}
 	for _, env := range slices.Sorted(maps.Keys(domains)) {
 		vh := &routev3.VirtualHost{Name: env.String(), Domains: domains[env]}
 		slices.Sort(vh.Domains)
@@ -60,10 +65,14 @@ func (b *builder) routes(services []*registry.Service) *routev3.RouteConfigurati
 }
 
 func (b *builder) headersToRemove() []string {
-	if b.cfg.ForwardAuthorization {
-		return headers.Claims()
+	all := headers.Claims()
+	if !b.cfg.ForwardAuthorization {
+		all = append(all, "authorization")
 	}
-	return append(headers.Claims(), "authorization")
+	if b.cfg.Admission {
+		all = append(all, headers.Now, headers.NotAfter)
+	}
+	return all
 }
 
 // unknownRoute answers what no service matches. The authorizer is asked first,
@@ -188,7 +197,7 @@ func admittedOnly() *rbacv3.RBACPerRoute {
 	}}}}
 	return &rbacv3.RBACPerRoute{Rbac: &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{
 		Action:   rbacconfigv3.RBAC_ALLOW,
-		Policies: map[string]*rbacconfigv3.Policy{"admitted": {Permissions: []*rbacconfigv3.Permission{both}, Principals: anybody()}},
+		Policies: map[string]*rbacconfigv3.Policy{policyAdmitted: {Permissions: []*rbacconfigv3.Permission{both}, Principals: anybody()}},
 	}}}
 }
 
