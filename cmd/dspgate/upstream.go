@@ -159,6 +159,11 @@ func withBody(out map[string]any, r *http.Request, bytes int64) map[string]any {
 	if bytes > 0 {
 		out["bytes"] = bytes
 	}
+	for n, values := range r.Trailer { // one that was only announced has no values
+		if len(values) == 0 {
+			delete(r.Trailer, n)
+		}
+	}
 	if len(r.Trailer) > 0 {
 		out["trailers"] = headerNames(r.Trailer)
 	}
