@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/authz/redisrecord"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/internal/config"
@@ -46,6 +47,12 @@ type controlConfig struct {
 	// ClaimTTL is how long another control plane waits before it takes over from
 	// one that went silent. Default 5s.
 	ClaimTTL time.Duration `yaml:"claim_ttl"`
+	// Drain is how long a wait for a suspension goes on after the last sidecar
+	// acknowledged it or lapsed. It must be at least the longest validity of the
+	// sidecars' stamps and the largest skew of the upstreams, or a stamp from before
+	// may still be accepted. Default 60ms, which is the sum of their defaults; 0
+	// promises nothing of what is under way, and says so of every service.
+	Drain time.Duration `yaml:"drain"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -53,8 +60,11 @@ type controlConfig struct {
 	SampleCredentials string `yaml:"sample_credentials"`
 }
 
+// drainMax is all that validity and skew can add up to.
+const drainMax = admission.ValidityMax + admission.SkewMax
+
 func defaultControlConfig() controlConfig {
-	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second}
+	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew}
 }
 
 func newControlCmd(_ *globals) *cobra.Command {
@@ -84,6 +94,9 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if cfg.ID == "" || cfg.RegisterKeyFile == "" || cfg.TokensFile == "" || cfg.StateDir == "" {
 		return usageError("the configuration needs id, register_key_file, tokens_file and state_dir")
 	}
+	if cfg.Drain < 0 || cfg.Drain > drainMax {
+		return usageError("drain: %v is not between 0 and %v", cfg.Drain, drainMax)
+	}
 	log = log.With("control", cfg.ID)
 	reg := newMetrics()
 	seal, err := readSealer(cfg.RegisterKeyFile)
@@ -112,7 +125,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err := registerMirrorMetrics(reg, mirror); err != nil {
 		return err
 	}
-	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Log: log})
+	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, Log: log})
 	ready := func() error {
 		if _, err := register.View(); err != nil {
 			return err

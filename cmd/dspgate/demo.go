@@ -43,6 +43,7 @@ type demoInfo struct {
 	IngressTLS     string   `json:"ingress_tls"`
 	CA             string   `json:"ca"`
 	ClientCerts    string   `json:"client_certs"`
+	Upstream       string   `json:"upstream"` // the sample upstream, which refuses what does not come through Envoy
 	Control        string   `json:"control"`
 	Redis          string   `json:"redis"`
 	EnvoyAdmin     string   `json:"envoy_admin"`
@@ -113,6 +114,7 @@ type demo struct {
 
 	envoyPath, redisPath, self string
 	registerKey, subjectKey    string
+	admissionKeys              string
 }
 
 func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
@@ -314,13 +316,13 @@ func freePort() (string, error) {
 	return ln.Addr().String(), nil
 }
 
-// makeKeys makes what is missing: the register's and the subjects' keys, the
-// CA, the ingress's and every entity's certificate, the programs' tokens.
+// makeKeys makes what is missing: the register's, the subjects' and the stamps' keys,
+// the CA, the ingress's and every entity's certificate, the programs' tokens.
 func (d *demo) makeKeys(context.Context) error {
 	for _, k := range []struct {
 		name string
 		path *string
-	}{{"register.key", &d.registerKey}, {"subject.key", &d.subjectKey}} {
+	}{{"register.key", &d.registerKey}, {"subject.key", &d.subjectKey}, {"admission.keys", &d.admissionKeys}} {
 		*k.path = d.path("key", k.name)
 		if _, err := os.Stat(*k.path); err == nil {
 			continue
@@ -413,12 +415,13 @@ func (d *demo) startUpstream(ctx context.Context) error {
 	if err := os.Remove(d.info.Arrivals); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	c, err := d.kids.start("upstream", d.self, []string{"upstream", "--listen", addr, "--arrivals", d.info.Arrivals}, nil)
+	c, err := d.kids.start("upstream", d.self, []string{"upstream", "--listen", addr, "--arrivals", d.info.Arrivals, "--admission-keys", d.admissionKeys}, nil)
 	if err != nil {
 		return err
 	}
 	d.info.PIDs.Upstream = c.pid()
 	d.o.upstream = addr
+	d.info.Upstream = "http://" + addr
 	return c.await(ctx, 10*time.Second, func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		if err == nil {
@@ -485,6 +488,7 @@ func (d *demo) startSidecars(ctx context.Context) error {
 			JWKSRefresh: 2 * time.Second,
 			Audiences:   []string{demoAudience}, Algorithms: demoAlgorithms,
 		}}
+		cfg.Admission.KeyFile = d.admissionKeys
 		cfg.Envoy = ex
 		c, err := d.startConfigured(s.ID, "sidecar", &cfg)
 		if err != nil {

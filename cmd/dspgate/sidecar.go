@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/authz/redisrecord"
 	"github.com/dspgate/dspgate/authz/token"
 	"github.com/dspgate/dspgate/authz/token/jwksfetch"
@@ -62,6 +63,8 @@ type sidecarConfig struct {
 	Lease leaseConfig `yaml:"lease"`
 	// Issuers are the trusted token issuers. At least one is needed.
 	Issuers []issuerConfig `yaml:"issuers"`
+	// Admission stamps what this sidecar allows, for upstreams to verify.
+	Admission admissionConfig `yaml:"admission"`
 	// Envoy is the configuration this sidecar gives its Envoy.
 	Envoy xds.Config `yaml:"envoy"`
 	// ProblemBase starts the type of every problem, up to and including the last
@@ -75,6 +78,20 @@ type sidecarConfig struct {
 	// HeapHeadroomMiB is how much garbage may gather before it is collected.
 	// Default 24.
 	HeapHeadroomMiB int `yaml:"heap_headroom_mib"`
+}
+
+// admissionConfig is the same on every sidecar of one Envoy.
+type admissionConfig struct {
+	// KeyFile holds the keys of the stamps, the same for every sidecar and
+	// upstream: one a line in hex, the first signs. It is looked at again every
+	// second. Default "": nothing is stamped, and a suspension is over for a service
+	// only when Envoy has nothing more under way.
+	KeyFile string `yaml:"key_file"`
+	// Validity is how long an ALLOW may be acted upon, counted from the decision.
+	// Beyond it Envoy and the upstream refuse with 503 admission-expired. The
+	// control plane's drain must be at least this and the upstreams' skew. At most
+	// 1s. Default 50ms.
+	Validity time.Duration `yaml:"validity"`
 }
 
 type leaseConfig struct {
@@ -156,19 +173,21 @@ func newSidecarCmd(g *globals) *cobra.Command {
 
 // sidecar is one running sidecar; its parts in the order they were made.
 type sidecar struct {
-	cfg      sidecarConfig
-	log      *slog.Logger
-	metrics  *prometheus.Registry
-	store    *redisstore.Store
-	records  redis.UniversalClient // of decision records: apart, so that they never hold up the register
-	mirror   *registry.Mirror
-	keys     []*jwksfetch.Source
-	recorder *authz.Recorder
-	joiner   *accesslog.Joiner
-	discover *xds.Server
-	health   *extauthz.Health
-	check    *extauthz.Server
-	grpc     *grpc.Server
+	cfg     sidecarConfig
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	store   *redisstore.Store
+	records redis.UniversalClient // of decision records: apart, so that they never hold up the register
+	mirror  *registry.Mirror
+	keys    []*jwksfetch.Source
+	// stampKeys sign admissions; nil when none are signed.
+	stampKeys *admission.KeyFile
+	recorder  *authz.Recorder
+	joiner    *accesslog.Joiner
+	discover  *xds.Server
+	health    *extauthz.Health
+	check     *extauthz.Server
+	grpc      *grpc.Server
 }
 
 // runSidecar runs a sidecar until the context is done, and then lets go in the
@@ -268,6 +287,10 @@ func (s *sidecar) build(ctx context.Context) error {
 	if len(cfg.Envoy.Sidecars) > 1 {
 		metadataID = cfg.ID // each gets the access log of its own decisions
 	}
+	stamps, err := s.stamps()
+	if err != nil {
+		return err
+	}
 	s.check, err = extauthz.New(extauthz.Options{
 		Decider: &authz.Decider{
 			Register: s.mirror, Tokens: verifier, Certificates: token.NewThumbprints(4096), IDs: authz.NewIDs(),
@@ -275,12 +298,13 @@ func (s *sidecar) build(ctx context.Context) error {
 		},
 		Recorder: recorders{s.recorder, s.joiner}, Stats: stats, Log: s.log,
 		Sidecar: metadataID, Ready: func() bool { return s.ready() == nil },
-		ProblemBase: cfg.ProblemBase, ForwardAuthorization: cfg.Envoy.ForwardAuthorization,
+		ProblemBase: cfg.ProblemBase, ForwardAuthorization: cfg.Envoy.ForwardAuthorization, Admission: stamps,
 	})
 	if err != nil {
 		return err
 	}
 	cfg.Envoy.ProblemBase = cfg.ProblemBase
+	cfg.Envoy.Admission = stamps != nil
 	xdsStats, err := newXDSMetrics(s.metrics)
 	if err != nil {
 		return err
@@ -306,6 +330,48 @@ func (r recorders) Record(d *authz.Decision) {
 	r.queue.Record(d)
 	if d.Allowed() {
 		r.joiner.Allowed(d.ID, d.At)
+	}
+}
+
+// stamps signs admissions; nil when that is not configured.
+func (s *sidecar) stamps() (*admission.Signer, error) {
+	cfg := s.cfg.Admission
+	if cfg.KeyFile == "" {
+		if cfg.Validity != 0 || s.cfg.Envoy.Admission {
+			return nil, usageError("admission needs a key_file")
+		}
+		return nil, nil
+	}
+	var err error
+	if s.stampKeys, err = admission.OpenKeys(cfg.KeyFile); err != nil {
+		return nil, err
+	}
+	signer, err := admission.NewSigner(s.stampKeys, cfg.Validity)
+	if err != nil {
+		return nil, usageError("%v", err)
+	}
+	return signer, nil
+}
+
+// followKeys looks at the admission keys every second. Keys that cannot be read
+// change nothing; the first such reading is logged.
+func (s *sidecar) followKeys(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		changed, err := s.stampKeys.Reload()
+		if err != nil && !failing {
+			s.log.ErrorContext(ctx, "admission keys not read, those from before stay", "err", err)
+		}
+		if failing = err != nil; changed {
+			s.log.InfoContext(ctx, "admission keys changed", "ids", s.stampKeys.Keys().IDs())
+		}
 	}
 }
 
@@ -360,6 +426,9 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 		return nil
 	})
 	g.Go(func() error { return s.joiner.Run(inner) })
+	if s.stampKeys != nil {
+		g.Go(func() error { s.followKeys(inner); return nil })
+	}
 	g.Go(func() error { s.configureEnvoy(inner); return nil })
 	g.Go(func() error { s.watch(inner); return nil })
 	g.Go(func() error { return serveDebug(inner, debugLn, s.metrics, s.ready, s.log) })

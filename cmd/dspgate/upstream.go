@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	stamped "github.com/dspgate/dspgate/authz/admission/upstream"
 )
 
 // The sample upstream stands where the agency's services stand. It answers
@@ -26,7 +28,7 @@ import (
 // protocols of the sample services.
 
 func newUpstreamCmd(_ *globals) *cobra.Command {
-	var listen, arrivals string
+	var listen, arrivals, keys string
 	cmd := &cobra.Command{
 		Use:    "upstream",
 		Short:  "Run the sample upstream of the demo",
@@ -47,15 +49,16 @@ func newUpstreamCmd(_ *globals) *cobra.Command {
 				defer f.Close()
 				sink = f
 			}
-			return runUpstream(cmd.Context(), ln, sink, log)
+			return runUpstream(cmd.Context(), ln, sink, keys, log)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address to listen on")
-	cmd.Flags().StringVar(&arrivals, "arrivals", "", "file to which each arrival is appended as a JSON line (time, decision ID, names of headers)")
+	cmd.Flags().StringVar(&arrivals, "arrivals", "", "file to which each arrival is appended as a JSON line (time, decision ID, names of headers, why it was refused)")
+	cmd.Flags().StringVar(&keys, "admission-keys", "", "file with the keys of the admission stamps: what has no good one is refused (default: nothing is)")
 	return cmd
 }
 
-func runUpstream(ctx context.Context, ln net.Listener, arrivals io.Writer, log *slog.Logger) error {
+func runUpstream(ctx context.Context, ln net.Listener, arrivals io.Writer, keys string, log *slog.Logger) error {
 	up := &upstream{arrivals: arrivals, log: log}
 	chat := grpc.NewServer()
 	chat.RegisterService(&chatService, nil)
@@ -67,8 +70,18 @@ func runUpstream(ctx context.Context, ln net.Listener, arrivals io.Writer, log *
 	mux.Handle("POST /dspgate.sample.v1.Sample/", chat)
 	mux.HandleFunc("/", up.echo)
 
+	handler := up.noting(mux)
+	if keys != "" {
+		// Every service of the sample register is marked stamp_verified.
+		v, err := stamped.New(stamped.Config{KeyFile: keys, Refused: func(r *http.Request, err error) { up.note(r, stamped.Reason(err)) }, Log: log})
+		if err != nil {
+			return err
+		}
+		handler = v.Middleware(handler)
+	}
+
 	srv := &http.Server{
-		Handler:           up.noting(mux),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		Protocols:         new(http.Protocols),
@@ -95,21 +108,7 @@ type upstream struct {
 // for "every request here had exactly one ALLOW".
 func (u *upstream) noting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		line, err := json.Marshal(map[string]any{
-			"at":          time.Now().UTC().Format(time.RFC3339Nano),
-			"decision_id": strings.Join(r.Header.Values("x-dsp-decision-id"), ","),
-			"product_id":  strings.Join(r.Header.Values("x-dsp-product-id"), ","),
-			"service":     r.Header.Get("x-dsp-service"),
-			"headers":     headerNames(r.Header), // the names alone: a value may be a client's
-		})
-		if err == nil {
-			u.mu.Lock()
-			_, err = u.arrivals.Write(append(line, '\n'))
-			u.mu.Unlock()
-		}
-		if err != nil {
-			u.log.ErrorContext(r.Context(), "arrival not noted", "err", err)
-		}
+		u.note(r, "")
 		next.ServeHTTP(w, r)
 	})
 }
@@ -121,6 +120,32 @@ func headerNames(h http.Header) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// note writes the line; refused says in a word why the call goes no further.
+func (u *upstream) note(r *http.Request, refused string) {
+	entry := map[string]any{
+		"at":          time.Now().UTC().Format(time.RFC3339Nano),
+		"decision_id": strings.Join(r.Header.Values("x-dsp-decision-id"), ","),
+		"product_id":  strings.Join(r.Header.Values("x-dsp-product-id"), ","),
+		"service":     r.Header.Get("x-dsp-service"),
+		"headers":     headerNames(r.Header), // the names alone: a value may be a client's
+	}
+	if refused != "" {
+		entry["refused"] = refused
+	}
+	if a, ok := stamped.FromContext(r.Context()); ok {
+		entry["not_after"], entry["verified_at"] = a.NotAfter.UTC().Format(time.RFC3339Nano), a.At.UTC().Format(time.RFC3339Nano)
+	}
+	line, err := json.Marshal(entry)
+	if err == nil {
+		u.mu.Lock()
+		_, err = u.arrivals.Write(append(line, '\n'))
+		u.mu.Unlock()
+	}
+	if err != nil {
+		u.log.ErrorContext(r.Context(), "arrival not noted", "err", err)
+	}
 }
 
 // told is what the gateway said of the caller.

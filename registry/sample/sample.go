@@ -134,7 +134,7 @@ func streaming() []string {
 }
 
 func services() []registry.Service {
-	return []registry.Service{
+	all := []registry.Service{
 		{Key: "abr.lookup", Name: "Business register lookup", Method: "GET", Template: "/registry/v1/abns/{abn}", Risk: 1},
 		{Key: "receipts.get", Name: "Receipt of a lodgment", Method: "GET", Template: "/lodgments/v1/receipts/{id}", Risk: 1, WhileSuspended: true},
 		{Key: "payevnt.0004.submit", Name: "Payroll event", Method: "POST", Template: "/lodgments/v1/payroll-events", Risk: 2,
@@ -154,6 +154,10 @@ func services() []registry.Service {
 		{Key: "bulk.submit", Name: "Bulk lodgment", Method: "PUT", Template: "/lodgments/v1/bulk/{id}", Risk: 2, Streaming: "upload"},
 		{Key: "sample.chat", Name: "A gRPC stream in both directions", Method: "POST", Template: "/dspgate.sample.v1.Sample/Chat", Risk: 2, Streaming: "grpc"},
 	}
+	for i := range all {
+		all[i].StampVerified = true // by the sample upstream, on streams when they open
+	}
+	return all
 }
 
 func products(now time.Time) []registry.Product {
