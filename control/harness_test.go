@@ -259,7 +259,10 @@ func (r reply) data(t testing.TB, status int, out any) {
 type apiError struct {
 	ID, Code, Detail string
 	Source           struct{ Pointer, Parameter, Header string }
-	Meta             struct{ Data json.RawMessage }
+	Meta             struct {
+		Data          json.RawMessage
+		ExposureUntil map[registry.Risk]registry.Time `json:"exposure_until"`
+	}
 }
 
 // refused fails unless the answer is a refusal of that status and code, and

@@ -109,6 +109,7 @@ type sidecarView struct {
 	Lag         registry.Revision `json:"lag" doc:"Revisions behind."`
 	DigestOK    *bool             `json:"digest_ok,omitempty" doc:"Whether its digest is that of its revision; left out when the log no longer tells."`
 	PolledAt    registry.Time     `json:"polled_at"`
+	Lapsed      bool              `json:"lapsed" doc:"Silent for longer than its leases: it can only refuse."`
 	ShortLeftMS int64             `json:"short_lease_left_ms" doc:"Of the serving lease for risk ratings 3 and 4; negative when lapsed."`
 	LongLeftMS  int64             `json:"long_lease_left_ms"`
 }

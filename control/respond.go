@@ -66,10 +66,12 @@ type errorSource struct {
 	Header    string `json:"header,omitempty" doc:"A header of the request."`
 }
 
-// errorMeta is what was done all the same: a suspension that is committed but
-// not yet durable on the replicas asked for.
+// errorMeta is what was done all the same, a suspension that is committed but
+// not yet durable on the replicas asked for; or, when nothing could be
+// committed, until when what was to be stopped may still pass.
 type errorMeta struct {
-	Data any `json:"data,omitempty"`
+	Data          any                             `json:"data,omitempty"`
+	ExposureUntil map[registry.Risk]registry.Time `json:"exposure_until,omitempty" doc:"By risk rating: when the sidecars' serving leases end, while the store is away for them too. Left out when nothing bounds it."`
 }
 
 type errorsBody struct {
@@ -203,6 +205,7 @@ func (c *call) errorBody(err error, v verdict) errorBody {
 	var field *registry.FieldError
 	var param *paramError
 	var committed *committedError
+	var exposed *registry.ExposureError
 	switch {
 	case errors.As(err, &field):
 		b.Source = &errorSource{Pointer: field.Field}
@@ -215,7 +218,19 @@ func (c *call) errorBody(err error, v verdict) errorBody {
 	if errors.As(err, &committed) {
 		b.Meta = &errorMeta{Data: committed.data}
 	}
+	if errors.As(err, &exposed) {
+		b.Detail += exposure(exposed)
+		b.Meta = &errorMeta{ExposureUntil: exposed.Until}
+	}
 	return b
+}
+
+func exposure(e *registry.ExposureError) string {
+	if e.Until == nil {
+		return "; the store goes on renewing the sidecars' leases, so what you would stop passes until it commits again: stop the store, or the sidecars"
+	}
+	return fmt.Sprintf("; while the store is away for the sidecars too, they let pass what you would stop until %s at the latest for risk ratings 3 and 4, %s for 1 and 2",
+		e.Until[4], e.Until[1])
 }
 
 // sentence is an error's text for people: without the sentinel in front, which

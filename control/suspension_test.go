@@ -46,7 +46,7 @@ func TestSuspendAnswersAsTheContractSays(t *testing.T) {
 	if _, ok := e["elapsed_ms"].(float64); !ok || e["complete"] != true {
 		t.Errorf("enforcement %v", e)
 	}
-	want := map[string]any{"id": "sidecar-1", "state": "acknowledged", "revision": float64(s.Revision)}
+	want := map[string]any{"id": "sidecar-1", "incarnation": "1", "state": "acknowledged", "revision": float64(s.Revision)}
 	if d := cmp.Diff(want, sidecars[0]); d != "" {
 		t.Error(d)
 	}
@@ -128,6 +128,33 @@ func TestAStoreThatIsAwayIs503AndChangesNothing(t *testing.T) {
 	}
 	if r := w.call(operator, "GET", "/v1/products/FP-1001", nil); r.status != 200 {
 		t.Errorf("reads need the store: %s", r)
+	}
+}
+
+func TestASuspensionThatCannotBeCommittedSaysUntilWhenItIsExposed(t *testing.T) {
+	w := newWorld(t)
+	// Wait until the roll has been seen.
+	var s suspension
+	w.call(operator, "POST", "/v1/suspensions?wait=true", suspendBody("product", "FP-1001")).data(t, 201, &s)
+	for what, fault := range map[string]registrytest.Fault{
+		"away":                   {Refused: true},
+		"refuses to commit only": {CommitsRefused: true},
+	} {
+		w.link.Set(fault)
+		before := time.Now()
+		r := w.call(operator, "POST", "/v1/suspensions", suspendBody("product", "FP-1003"))
+		e := r.refused(t, 503, "register-unavailable")
+		until := e.Meta.ExposureUntil
+		if what == "refuses to commit only" {
+			if until != nil || !strings.Contains(e.Detail, "goes on renewing") {
+				t.Errorf("%s: %s", what, r)
+			}
+			continue
+		}
+		short, long := until[4].Std().Sub(before), until[1].Std().Sub(before)
+		if len(until) != 4 || short < 200*time.Millisecond || short > time.Minute || long-short < 150*time.Millisecond {
+			t.Errorf("%s: exposed for %v and %v, want the leases of 200 and 400 ms and a margin: %s", what, short, long, r)
+		}
 	}
 }
 

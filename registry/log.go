@@ -21,8 +21,7 @@ type Log interface {
 	Follow(ctx context.Context, ack Ack, max int) (Poll, error)
 
 	// Leave takes one incarnation of a sidecar off the roll: it has stopped
-	// serving. The entry stays when another incarnation made it: a process that
-	// ends must not hide the one that replaced it.
+	// serving. Every other incarnation stays.
 	Leave(ctx context.Context, id, incarnation string) error
 
 	// Wake returns a channel that gets a value, never blocking the sender, soon
@@ -64,15 +63,40 @@ type Ledger interface {
 	// Remember stores the answer for an Idempotency-Key for a day.
 	Remember(ctx context.Context, key string, answer []byte) error
 
-	// Roll lists the sidecars with what each last acknowledged, and the store's
-	// own time at which it did.
-	Roll(ctx context.Context) ([]Member, Time, error)
+	// Roll reads the roll: every incarnation of a sidecar, with what it last
+	// acknowledged and the store's own time at which it did.
+	Roll(ctx context.Context) (Roll, error)
+
+	// Settle notes that the roll of a tenure is known to be whole. Another tenure
+	// than the present one is left alone.
+	Settle(ctx context.Context, tenure string) error
+
+	// Reassert appends again, in one atomic step, changes that this store has
+	// lost, when its head is still exactly store: the same changes at the same
+	// revisions, up to head. It asks for no fence, since it makes nothing new: it
+	// only completes a history whose beginning the store holds. ErrConflict when
+	// the head is another by now; ErrNotDurable and ErrUncertain as for Commit.
+	Reassert(ctx context.Context, store Head, changes []*Change, head *Head) error
 
 	// Changes reads the log after a revision, oldest first, for the audit and for listings.
 	Changes(ctx context.Context, after Revision, max int) ([]Change, error)
 }
 
-// Member is one sidecar on the roll.
+// Roll is one reading of the roll.
+type Roll struct {
+	Members []Member
+	At      Time     // by the store's clock
+	Head    Revision // of the store, read in the same step
+	// Tenure names the life of the primary that answered: it changes whenever the
+	// store was started anew, promoted or emptied, and with it the end of the roll
+	// may have been lost. "" when the store does not tell, which is as good as a
+	// new tenure each time.
+	Tenure string
+	// Settled: the roll of this tenure is known to lack nobody who may still serve.
+	Settled bool
+}
+
+// Member is one incarnation of a sidecar on the roll.
 type Member struct {
 	ID          string        `json:"id"`
 	Incarnation string        `json:"incarnation"`

@@ -66,6 +66,7 @@ type Mirror struct {
 
 	served  atomic.Pointer[Served]
 	running atomic.Bool
+	tail    tail // an Observer's: what it followed lately
 
 	mu      sync.Mutex // guards status and changed
 	status  MirrorStatus
@@ -233,6 +234,9 @@ func (m *Mirror) step(ctx context.Context) (more bool, err error) {
 			return false, fmt.Errorf("load the register: %w", err)
 		}
 		m.reload = false
+		if m.cfg.Observer {
+			m.tail.anchor(v)
+		}
 		m.publish(v)
 		held = v
 	}
@@ -258,6 +262,14 @@ func (m *Mirror) poll(ctx context.Context, held *View) (more bool, err error) {
 		return false, err
 	}
 	v, err := m.apply(held, p.Changes, 0)
+	if m.cfg.Observer {
+		for i := range p.Changes {
+			if p.Changes[i].Revision > v.Revision {
+				break
+			}
+			m.tail.note(&p.Changes[i]) // before it is published: what follows it must find it
+		}
+	}
 	if v != held {
 		m.publish(v) // what verified takes effect, even when what follows it does not
 	}

@@ -75,7 +75,8 @@ func simulate(t *testing.T, rnd *rand.Rand, file string) {
 		if sent := r.lastSent(); s.Fresh(4, r.now()) && r.now() >= sent+short {
 			t.Fatalf("fresh at %v, the last poll was sent at %v", r.now(), sent)
 		}
-		members, _, _ := r.store.Roll(context.Background())
+		roll, _ := r.store.Roll(context.Background())
+		members := roll.Members
 		if s.Fresh(1, r.now()) && len(members) == 0 {
 			t.Fatal("serves and is not on the roll")
 		}

@@ -201,7 +201,8 @@ func TestMirrorFollows(t *testing.T) {
 		r.run(nil)
 		r.w.Put(suspension("SU-2", "FP-1"))
 		synctest.Wait() // and no time passes: a suspension waits for this poll
-		members, _, err := r.store.Roll(t.Context())
+		roll, err := r.store.Roll(t.Context())
+		members := roll.Members
 		if err != nil || len(members) != 1 || members[0].Revision != 2 || members[0].Digest != r.w.View.Digest {
 			t.Errorf("roll %+v, %v", members, err)
 		}
@@ -236,7 +237,8 @@ func TestMirrorFollows(t *testing.T) {
 		r.link.Set(registrytest.Fault{ReplyDelay: 100 * time.Millisecond})
 		r.run(nil)
 		for range 100 {
-			members, _, _ := r.store.Roll(t.Context())
+			roll, _ := r.store.Roll(t.Context())
+			members := roll.Members
 			if len(members) == 0 && r.fresh(1) {
 				t.Fatal("serves and is not on the roll")
 			}
@@ -249,7 +251,8 @@ func TestMirrorFollows(t *testing.T) {
 	bubble(t, "an observer is not on the roll", func(t *testing.T, r *rig) {
 		r.run(func(c *registry.MirrorConfig) { c.Observer = true })
 		time.Sleep(2 * poll)
-		members, _, _ := r.store.Roll(t.Context())
+		roll, _ := r.store.Roll(t.Context())
+		members := roll.Members
 		if len(members) != 0 || !r.m.Ready() {
 			t.Errorf("roll %+v, ready %t", members, r.m.Ready())
 		}
@@ -257,7 +260,8 @@ func TestMirrorFollows(t *testing.T) {
 	bubble(t, "a mirror that ends allows nothing more and leaves the roll", func(t *testing.T, r *rig) {
 		r.run(nil)
 		r.stop()
-		members, _, _ := r.store.Roll(t.Context())
+		roll, _ := r.store.Roll(t.Context())
+		members := roll.Members
 		if len(members) != 0 || r.fresh(1) {
 			t.Errorf("roll %+v, fresh %t", members, r.fresh(1))
 		}

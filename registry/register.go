@@ -35,6 +35,10 @@ type RegisterConfig struct {
 	Drain time.Duration
 	// AwaitMax is the longest an Await waits. Default 5 s.
 	AwaitMax time.Duration
+	// LeaseMax is the longest serving lease that any sidecar is configured with,
+	// and so how long after a failover of the store one that is not on the roll may
+	// still serve. A longer lease seen on the roll counts instead. Default 60 s.
+	LeaseMax time.Duration
 	// Now is the clock of new records; default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -48,6 +52,10 @@ type RegisterConfig struct {
 // A command that returns an error that is neither ErrNotDurable nor
 // ErrUncertain has changed nothing. ErrNotDurable comes with the Result: the
 // change is committed, on fewer replicas than asked for.
+//
+// A store that failed over may have lost the newest changes. This control plane
+// then gives them back, the same bytes at the same revisions, before it commits
+// or answers anything else (see reassert).
 type Register struct {
 	ledger Ledger
 	mirror *Mirror
@@ -64,6 +72,10 @@ type Register struct {
 	// tip is the newest View this control plane committed itself; the mirror
 	// overtakes it. Written by the goroutine of Run only.
 	tip atomic.Pointer[View]
+	// planned are the changes offered to the store last.
+	planned atomic.Pointer[[]*Change]
+	// rewound wakes Run: the store's head is behind what is known to be committed.
+	rewound chan struct{}
 
 	roll rollWatch
 	once flights
@@ -86,6 +98,9 @@ func NewRegister(l Ledger, m *Mirror, s *Sealer, cfg RegisterConfig) *Register {
 	if cfg.AwaitMax <= 0 {
 		cfg.AwaitMax = 5 * time.Second
 	}
+	if cfg.LeaseMax <= 0 {
+		cfg.LeaseMax = 60 * time.Second
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -97,6 +112,7 @@ func NewRegister(l Ledger, m *Mirror, s *Sealer, cfg RegisterConfig) *Register {
 		commands: make(chan *command),
 		stopped:  make(chan struct{}),
 		reclaim:  make(chan struct{}, 1),
+		rewound:  make(chan struct{}, 1),
 		roll:     newRollWatch(),
 		once:     flights{running: map[string]*flight{}},
 	}
@@ -116,6 +132,8 @@ func (r *Register) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-r.rewound:
+			r.reassertNow(ctx)
 		case c := <-r.commands:
 			r.commitGroup(ctx, r.gather(c))
 		}
@@ -149,6 +167,7 @@ func (r *Register) keepClaim(ctx context.Context) {
 		case err == nil:
 			if held == 0 {
 				r.cfg.Log.InfoContext(ctx, "writer's claim taken", "holder", r.cfg.Holder, "epoch", epoch)
+				r.holdOff(ctx)
 			}
 			held = epoch
 			r.epoch.Store(uint64(epoch))

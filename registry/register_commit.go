@@ -68,6 +68,7 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 	head := Head{Revision: tip.Revision, Epoch: epoch, Records: tip.Records, Digest: tip.Digest}
 	head.MAC = r.sealer.Head(&head)
 
+	r.planned.Store(&changes)
 	err = r.commit(ctx, epoch, base.Revision, changes, &head)
 	switch {
 	case err == nil:
@@ -78,7 +79,10 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 			}
 		}
 	case errors.Is(err, ErrRewound):
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		if rerr := r.reassert(ctx); rerr != nil {
+			return nil, rerr
+		}
+		return nil, ErrConflict // the store is where it was: plan again
 	case errors.Is(err, ErrConflict):
 		if cerr := r.catchUp(ctx, base.Revision+1); cerr != nil {
 			return nil, cerr
@@ -93,6 +97,9 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 		return nil, err
 	default:
 		return nil, err
+	}
+	for _, c := range changes {
+		r.mirror.tail.note(c)
 	}
 	r.tip.Store(tip)
 	return answers, nil

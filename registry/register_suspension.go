@@ -29,12 +29,12 @@ type SuspendCommand struct {
 
 // Suspend stops its subject from the commit on. Operators and incident
 // officers. When a suspension alike is in force already, the Result is that
-// one, Existing.
+// one, Existing. When the store cannot commit, the error is an *ExposureError.
 func (r *Register) Suspend(ctx context.Context, a Actor, c SuspendCommand) (Result[Suspension], error) {
 	if err := needSuspend(a); err != nil {
 		return Result[Suspension]{}, err
 	}
-	return do[Suspension](ctx, r, a, "suspend", c.Reason, func(t *tx) error {
+	res, err := do[Suspension](ctx, r, a, "suspend", c.Reason, func(t *tx) error {
 		s, err := planSuspension(t.view, a, c, t.now)
 		if err != nil {
 			return err
@@ -48,6 +48,7 @@ func (r *Register) Suspend(ctx context.Context, a Actor, c SuspendCommand) (Resu
 		}
 		return t.put(KindSuspension, s.ID, s)
 	})
+	return res, r.exposed(ctx, err)
 }
 
 // planSuspension checks what is asked for and fills in the rest.
@@ -76,6 +77,11 @@ func planSuspension(v *View, a Actor, c SuspendCommand, now Time) (*Suspension, 
 			return nil, Field("/notice_id", "notice %s is about %s", c.NoticeID, n.Subject)
 		}
 		noticed = n.EffectiveAt <= now
+		// Else one person could stop anybody without end, having waited a moment.
+		if noticed && n.By == a.Name && c.Expires > now+Time(SuspendAlone.Milliseconds()) {
+			return nil, Field("/notice_id", "notice %s was issued by you: another person has to suspend on it for longer than 4 h", c.NoticeID)
+		}
+		noticed = noticed && n.By != a.Name
 	}
 	s := &Suspension{
 		Subject: c.Subject, Reason: c.Reason, Emergency: c.Emergency, NoticeID: c.NoticeID, IncidentID: c.IncidentID,
@@ -273,7 +279,7 @@ func (r *Register) DenyToken(ctx context.Context, a Actor, d Denial, m Meta) (Re
 	if err := needSuspend(a); err != nil {
 		return Result[Denial]{}, err
 	}
-	return do[Denial](ctx, r, a, "token.deny", m.Reason, func(t *tx) error {
+	res, err := do[Denial](ctx, r, a, "token.deny", m.Reason, func(t *tx) error {
 		next := Denial{What: d.What, Issuer: d.Issuer, Value: d.Value, Reason: d.Reason, By: a.Name, At: t.now, Expires: d.Expires}
 		next.ID = DenialID(d.What, d.Issuer, d.Value)
 		if err := checkDenial(&next); err != nil {
@@ -292,6 +298,7 @@ func (r *Register) DenyToken(ctx context.Context, a Actor, d Denial, m Meta) (Re
 		}
 		return t.put(KindDenial, next.ID, &next)
 	})
+	return res, r.exposed(ctx, err)
 }
 
 // LiftDenial ends a denial. Operators and incident officers, not the one who imposed it.

@@ -1,24 +1,14 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 )
 
-const (
-	// rollPoll is how often the roll is read while somebody waits; a wake-up makes it sooner.
-	rollPoll    = 25 * time.Millisecond
-	rollTimeout = 2 * time.Second
-)
-
 // leaseMargin is how much longer than its lease a silent sidecar is taken to
-// serve: two clocks that should run at one rate may differ by 1 %, and Redis
-// counts whole milliseconds.
+// serve: two clocks that should run at one rate may differ by 1 %.
 func leaseMargin(lease time.Duration) time.Duration { return lease/100 + 50*time.Millisecond }
 
 // The states of a sidecar in an Enforcement.
@@ -30,95 +20,27 @@ const (
 
 // Enforcement is how far a revision has come.
 type Enforcement struct {
-	Complete  bool           `json:"complete"` // every sidecar acknowledged it or lapsed
+	// Complete: every sidecar acknowledged it or lapsed, and the roll lacks nobody.
+	Complete  bool           `json:"complete"`
 	Sidecars  []SidecarState `json:"sidecars"`
 	ElapsedMS int64          `json:"elapsed_ms"`
 }
 
-// SidecarState is what one sidecar on the roll has of a revision.
+// UnknownSidecars is the ID under which an Enforcement names those who may be
+// missing on the roll, for a lease after the store may have lost its end.
+const UnknownSidecars = "unknown-sidecars"
+
+// SidecarState is what one incarnation of a sidecar has of a revision.
 type SidecarState struct {
-	ID       string   `json:"id"`
-	State    string   `json:"state"`
-	Revision Revision `json:"revision"` // last acknowledged
-	// Until is, for each risk rating, the instant (by the store's clock) at which
-	// the sidecar's serving lease ends unless it polls again; only when it has not
-	// acknowledged. An instant that has passed is an exposure that is over.
+	ID          string   `json:"id"`
+	Incarnation string   `json:"incarnation,omitempty"`
+	State       string   `json:"state"`
+	Revision    Revision `json:"revision"` // last acknowledged
+	// Until is, for each risk rating, the instant (by the store's clock as it is
+	// now) at which the sidecar's serving lease is over unless it polls again, and
+	// so takes the revision; only when it has not acknowledged. An instant that has
+	// passed is an exposure that is over.
 	Until map[Risk]Time `json:"until,omitempty"`
-}
-
-// RollWaker is a Ledger that tells when a sidecar's acknowledged revision
-// rose. Without it Await polls only.
-type RollWaker interface {
-	// WakeRoll returns a channel that gets a value soon after a rise; some may be lost.
-	WakeRoll(ctx context.Context) <-chan struct{}
-}
-
-// rollWatch shares one reading of the roll among all who wait.
-type rollWatch struct {
-	mu      sync.Mutex
-	waiting int
-	wanted  chan struct{} // capacity 1: somebody began to wait
-	reading chan struct{} // closed when the next reading is in
-	last    rollReading
-}
-
-type rollReading struct {
-	started time.Time // on this process's clock, before the store was asked
-	members []Member
-	now     Time     // the store's
-	low     Revision // the lowest held by a member that may still serve
-	err     error
-}
-
-func newRollWatch() rollWatch {
-	return rollWatch{wanted: make(chan struct{}, 1), reading: make(chan struct{})}
-}
-
-// watchRoll reads the roll while anybody waits, at each wake-up and every
-// rollPoll. One reading serves all: a thousand waiting suspensions cost the
-// store no more than one.
-func (r *Register) watchRoll(ctx context.Context) {
-	var wake <-chan struct{}
-	if w, ok := r.ledger.(RollWaker); ok {
-		wake = w.WakeRoll(ctx)
-	}
-	for {
-		r.roll.mu.Lock()
-		idle := r.roll.waiting == 0
-		r.roll.mu.Unlock()
-		if idle {
-			select {
-			case <-ctx.Done():
-				return
-			case <-r.roll.wanted:
-			}
-		}
-		r.readRoll(ctx)
-		pause := time.NewTimer(rollPoll)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return
-		case <-wake:
-		case <-r.roll.wanted:
-		case <-pause.C:
-		}
-		pause.Stop()
-	}
-}
-
-func (r *Register) readRoll(ctx context.Context) {
-	rctx, cancel := context.WithTimeout(ctx, rollTimeout)
-	defer cancel()
-	reading := rollReading{started: time.Now()}
-	reading.members, reading.now, reading.err = r.ledger.Roll(rctx)
-	slices.SortFunc(reading.members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
-	reading.low = lowest(reading.members, reading.now)
-	r.roll.mu.Lock()
-	defer r.roll.mu.Unlock()
-	r.roll.last = reading
-	close(r.roll.reading)
-	r.roll.reading = make(chan struct{})
 }
 
 // Await waits until every sidecar on the roll has acknowledged a revision or
@@ -128,7 +50,9 @@ func (r *Register) readRoll(ctx context.Context) {
 //
 // A sidecar that polls for the first time after the commit is on the roll
 // before it serves, and is given the revision by that poll: not waiting for it
-// exposes nothing.
+// exposes nothing. Whether a member holds the revision is told by its digest as
+// well as by its number, since a store that lost its end may have given the same
+// number to another change.
 func (r *Register) Await(ctx context.Context, rev Revision, timeout time.Duration) (Enforcement, error) {
 	began := time.Now()
 	if timeout <= 0 || timeout > r.cfg.AwaitMax {
@@ -139,6 +63,7 @@ func (r *Register) Await(ctx context.Context, rev Revision, timeout time.Duratio
 
 	r.roll.mu.Lock()
 	r.roll.waiting++
+	begun := r.roll.begun
 	r.roll.mu.Unlock()
 	defer func() {
 		r.roll.mu.Lock()
@@ -150,7 +75,7 @@ func (r *Register) Await(ctx context.Context, rev Revision, timeout time.Duratio
 	default:
 	}
 
-	e, err := r.awaitRoll(ctx, rev, began)
+	e, err := r.awaitRoll(ctx, rev, begun)
 	if err != nil {
 		return Enforcement{}, err
 	}
@@ -163,7 +88,7 @@ func (r *Register) Await(ctx context.Context, rev Revision, timeout time.Duratio
 	return e, nil
 }
 
-func (r *Register) awaitRoll(ctx context.Context, rev Revision, began time.Time) (Enforcement, error) {
+func (r *Register) awaitRoll(ctx context.Context, rev Revision, begun uint64) (Enforcement, error) {
 	var known *rollReading
 	err := fmt.Errorf("%w: the roll of sidecars was not read", ErrUnavailable)
 	for {
@@ -171,7 +96,7 @@ func (r *Register) awaitRoll(ctx context.Context, rev Revision, began time.Time)
 		last, next := r.roll.last, r.roll.reading
 		r.roll.mu.Unlock()
 		// A reading begun before this wait may lack a sidecar that joined since.
-		if !last.started.IsZero() && !last.started.Before(began) {
+		if last.number > begun {
 			if last.err == nil {
 				known = &last
 			} else {
@@ -180,69 +105,83 @@ func (r *Register) awaitRoll(ctx context.Context, rev Revision, began time.Time)
 		}
 		// Each sidecar is judged once, at the end: a thousand waits at once must
 		// not do so at every reading.
-		ended := known != nil && rev <= known.low
-		if !ended {
-			select {
-			case <-next:
-				continue
-			case <-r.stopped:
-			case <-ctx.Done():
+		if known != nil && rev <= known.low && known.doubt == 0 {
+			if e := r.enforcement(known, rev); e.Complete {
+				return e, nil
 			}
+		}
+		select {
+		case <-next:
+			continue
+		case <-r.stopped:
+		case <-ctx.Done():
 		}
 		if known == nil {
 			return Enforcement{}, err
 		}
-		return enforcement(known.members, rev, known.now), nil
+		return r.enforcement(known, rev), nil
 	}
 }
 
-// lowest is the lowest revision held by a member that may still serve: every
-// revision up to it is enforced. With no such member it is the highest there is.
-func lowest(members []Member, now Time) Revision {
-	low := ^Revision(0)
-	for i := range members {
-		if m := &members[i]; m.Revision < low && !m.lapsed(now) {
-			low = m.Revision
+// enforcement judges a reading of the roll.
+func (r *Register) enforcement(roll *rollReading, rev Revision) Enforcement {
+	e := Enforcement{Complete: true, Sidecars: make([]SidecarState, 0, len(roll.members))}
+	serving := map[string]bool{}
+	for i := range roll.members {
+		if s := &roll.members[i]; !s.lapsed {
+			serving[s.ID] = true
 		}
 	}
-	return low
-}
-
-// enforcement judges a reading of the roll; pure.
-func enforcement(members []Member, rev Revision, now Time) Enforcement {
-	e := Enforcement{Complete: true, Sidecars: make([]SidecarState, 0, len(members))}
-	for i := range members {
-		m := &members[i]
-		s := SidecarState{ID: m.ID, Revision: m.Revision, State: Acknowledged}
-		if m.Revision < rev {
-			short, long := m.leaseEnds()
-			s.State, s.Until = Pending, map[Risk]Time{1: long, 2: long, 3: short, 4: short}
-			if m.lapsed(now) {
-				s.State = Lapsed
-			} else {
-				e.Complete = false
-			}
+	for i := range roll.members {
+		m := &roll.members[i]
+		s := SidecarState{ID: m.ID, Incarnation: m.Incarnation, Revision: m.Revision, State: Acknowledged}
+		switch {
+		case r.holds(&m.Member, rev):
+		case m.lapsed && serving[m.ID]:
+			continue // an earlier incarnation that is over; the one that replaced it is listed
+		case m.lapsed:
+			s.State, s.Until = Lapsed, roll.until(m.leaseEnd(m.Short), m.leaseEnd(m.Long))
+		default:
+			s.State, s.Until = Pending, roll.until(m.leaseEnd(m.Short), m.leaseEnd(m.Long))
+			e.Complete = false
 		}
 		e.Sidecars = append(e.Sidecars, s)
+	}
+	if roll.doubt != 0 {
+		e.Complete = false
+		e.Sidecars = append(e.Sidecars, SidecarState{ID: UnknownSidecars, State: Pending, Until: roll.until(roll.doubt, roll.doubt)})
 	}
 	return e
 }
 
-// leaseEnds says when the member's serving leases are over for certain, by the
-// store's clock. The member counts them from when it sent the poll, before the
-// store noted it, so they end earlier on its side.
-func (m *Member) leaseEnds() (short, long Time) {
-	end := func(lease time.Duration) Time {
-		d := lease + leaseMargin(lease)
-		return m.PolledAt + Time((d + time.Millisecond - 1).Milliseconds())
+// until tells instants of this process's clock, for each risk rating, by the store's.
+func (roll *rollReading) until(short, long time.Duration) map[Risk]Time {
+	at := func(end time.Duration) Time {
+		return roll.at + Time((end - roll.clock + time.Millisecond - 1).Milliseconds())
 	}
-	return end(m.Short), end(m.Long)
+	return map[Risk]Time{1: at(long), 2: at(long), 3: at(short), 4: at(short)}
 }
 
-// lapsed tells whether every serving lease of the member is over for certain.
-func (m *Member) lapsed(now Time) bool {
-	short, long := m.leaseEnds()
-	return now >= max(short, long)
+// holds tells whether a member has acknowledged a revision of this history.
+func (r *Register) holds(m *Member, rev Revision) bool {
+	if m.Revision < rev {
+		return false
+	}
+	if rev == 0 {
+		return true
+	}
+	if d, known := r.mirror.tail.digest(m.Revision); known && d == m.Digest {
+		return true
+	}
+	// Sidecars hold a change before its writer has heard that it is committed.
+	if planned := r.planned.Load(); planned != nil {
+		for _, c := range *planned {
+			if c.Revision == m.Revision {
+				return c.Digest == m.Digest
+			}
+		}
+	}
+	return false
 }
 
 // SidecarStatus is one sidecar for people to look at.
@@ -255,27 +194,29 @@ type SidecarStatus struct {
 	// when the log no longer tells.
 	DigestOK    *bool `json:"digest_ok,omitempty"`
 	PolledAt    Time  `json:"polled_at"`
-	ShortLeftMS int64 `json:"short_lease_left_ms"` // of the serving lease for ratings 3–4; negative when lapsed
+	Lapsed      bool  `json:"lapsed"`              // every lease is over for certain: it can only refuse
+	ShortLeftMS int64 `json:"short_lease_left_ms"` // of the serving lease for ratings 3–4, by the store's clock; negative when over
 	LongLeftMS  int64 `json:"long_lease_left_ms"`
 }
 
-// Sidecars lists the sidecars on the roll.
+// Sidecars lists the sidecars on the roll, each incarnation by itself.
 func (r *Register) Sidecars(ctx context.Context) ([]SidecarStatus, error) {
 	v, err := r.View()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, rollTimeout)
-	defer cancel()
-	members, now, err := r.ledger.Roll(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the roll of sidecars: %w", err)
+	r.readRoll(ctx)
+	r.roll.mu.Lock()
+	roll := r.roll.last
+	r.roll.mu.Unlock()
+	if roll.err != nil {
+		return nil, fmt.Errorf("read the roll of sidecars: %w", roll.err)
 	}
 	digests := map[Revision]*Digest{v.Revision: &v.Digest, 0: {}}
-	all := make([]SidecarStatus, 0, len(members))
-	for i := range members {
-		m := &members[i]
-		s := SidecarStatus{ID: m.ID, Incarnation: m.Incarnation, Revision: m.Revision, PolledAt: m.PolledAt}
+	all := make([]SidecarStatus, 0, len(roll.members))
+	for i := range roll.members {
+		m := &roll.members[i]
+		s := SidecarStatus{ID: m.ID, Incarnation: m.Incarnation, Revision: m.Revision, PolledAt: m.PolledAt, Lapsed: m.lapsed}
 		if v.Revision > m.Revision {
 			s.Lag = v.Revision - m.Revision
 		}
@@ -290,11 +231,10 @@ func (r *Register) Sidecars(ctx context.Context) ([]SidecarStatus, error) {
 			same := *d == m.Digest
 			s.DigestOK = &same
 		}
-		s.ShortLeftMS = int64(m.PolledAt-now) + m.Short.Milliseconds()
-		s.LongLeftMS = int64(m.PolledAt-now) + m.Long.Milliseconds()
+		s.ShortLeftMS = int64(m.PolledAt-roll.at) + m.Short.Milliseconds()
+		s.LongLeftMS = int64(m.PolledAt-roll.at) + m.Long.Milliseconds()
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b SidecarStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return all, nil
 }
 

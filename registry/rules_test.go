@@ -22,12 +22,13 @@ func TestWhoMaySuspendForHowLong(t *testing.T) {
 	is := func(want error) func(error) bool { return func(err error) bool { return errors.Is(err, want) } }
 	ok := is(nil)
 	in := func(w *world, d time.Duration) registry.Time { return registry.At(w.now().Add(d)) }
-	// notice issues one of FP-1001 that takes effect after d.
-	notice := func(t *testing.T, w *world, d time.Duration) string {
-		return must[registry.Notice](t)(w.IssueNotice(ctx, operator, registry.Notice{
+	// notice issues one of FP-1001, by another than operator, that takes effect after d.
+	noticeBy := func(t *testing.T, w *world, a registry.Actor, d time.Duration) string {
+		return must[registry.Notice](t)(w.IssueNotice(ctx, a, registry.Notice{
 			Subject: product("FP-1001"), Reason: "finding", EffectiveAt: in(w, d),
 		}, none)).Entry.ID
 	}
+	notice := func(t *testing.T, w *world, d time.Duration) string { return noticeBy(t, w, operator2, d) }
 	suspend := func(t *testing.T, w *world) string {
 		return must[registry.Suspension](t)(w.Suspend(ctx, operator, suspendFP("FP-1001"))).Entry.ID
 	}
@@ -103,6 +104,24 @@ func TestWhoMaySuspendForHowLong(t *testing.T) {
 			r, err := w.Suspend(ctx, operator, c)
 			if err == nil && r.Entry.Value.Expires != 0 {
 				return fmt.Errorf("expires %s", r.Entry.Value.Expires)
+			}
+			return err
+		}, ok},
+		{"the own notice, for longer than one person may", func(t *testing.T, w *world) error {
+			c := suspendFP("FP-1001")
+			c.NoticeID = noticeBy(t, w, operator, time.Hour)
+			w.pass(2 * time.Hour)
+			c.Expires = in(w, 5*time.Hour)
+			_, err := w.Suspend(ctx, operator, c)
+			return err
+		}, field("/notice_id")},
+		{"the own notice, for as long as anybody may", func(t *testing.T, w *world) error {
+			c := suspendFP("FP-1001")
+			c.NoticeID = noticeBy(t, w, operator, time.Hour)
+			w.pass(2 * time.Hour)
+			r, err := w.Suspend(ctx, operator, c)
+			if err == nil && r.Entry.Value.Expires != in(w, 4*time.Hour) {
+				return fmt.Errorf("expires %s, want in 4 h", r.Entry.Value.Expires)
 			}
 			return err
 		}, ok},

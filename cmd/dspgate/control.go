@@ -53,6 +53,11 @@ type controlConfig struct {
 	// may still be accepted. Default 60ms, which is the sum of their defaults; 0
 	// promises nothing of what is under way, and says so of every service.
 	Drain time.Duration `yaml:"drain"`
+	// LeaseMax is the longest serving lease any sidecar is configured with: for so
+	// long after a failover of Redis, a sidecar that joined just before it may serve
+	// without being on the roll, and a suspension is answered as not complete.
+	// Default 60s.
+	LeaseMax time.Duration `yaml:"lease_max"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -125,7 +130,10 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err := registerMirrorMetrics(reg, mirror); err != nil {
 		return err
 	}
-	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, Log: log})
+	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, LeaseMax: cfg.LeaseMax, Log: log})
+	if err := registerRollMetrics(reg, register); err != nil {
+		return err
+	}
 	ready := func() error {
 		if _, err := register.View(); err != nil {
 			return err
@@ -145,7 +153,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		}
 	}
 	api, err := control.New(control.Config{
-		Register: register, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Auth: tokens, Log: log, Metrics: reg, Version: version(),
+		Register: register, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {

@@ -48,6 +48,29 @@ func registerMirrorMetrics(reg prometheus.Registerer, m *registry.Mirror) error 
 	)
 }
 
+// registerRollMetrics shows how the sidecars stand as this control plane sees them.
+func registerRollMetrics(reg prometheus.Registerer, r *registry.Register) error {
+	stat := func(of func(registry.RollStats) float64) func() float64 {
+		return func() float64 { return of(r.RollStats()) }
+	}
+	return registerAll(reg,
+		gauge("roll_sidecars", "Sidecars on the roll that may serve.", stat(func(s registry.RollStats) float64 { return float64(s.Sidecars) })),
+		gauge("roll_sidecars_lapsed", "Sidecars on the roll that were silent for longer than their leases.", stat(func(s registry.RollStats) float64 { return float64(s.Lapsed) })),
+		gauge("roll_lag_revisions_max", "How many revisions the sidecar furthest behind is behind.", stat(func(s registry.RollStats) float64 { return float64(s.LagMax) })),
+		gauge("roll_in_doubt", "1 while a sidecar may serve that nobody knows of: the store changed hands less than a lease ago.", stat(func(s registry.RollStats) float64 {
+			if s.InDoubt {
+				return 1
+			}
+			return 0
+		})),
+		counter("roll_lapses_total", "Sidecars that lapsed.", stat(func(s registry.RollStats) float64 { return float64(s.Lapses) })),
+		counter("roll_returns_total", "Lapsed sidecars that came back.", stat(func(s registry.RollStats) float64 { return float64(s.Returns) })),
+		counter("roll_errors_total", "Readings of the roll that failed.", stat(func(s registry.RollStats) float64 { return float64(s.Errors) })),
+		counter("register_tenures_total", "Times the store changed hands, was started anew or lost its end.", stat(func(s registry.RollStats) float64 { return float64(s.Tenures) })),
+		counter("register_reasserted_changes_total", "Changes that the store had lost and was given again.", stat(func(s registry.RollStats) float64 { return float64(s.Reasserts) })),
+	)
+}
+
 func registerRecorderMetrics(reg prometheus.Registerer, r *authz.Recorder) error {
 	return registerAll(reg,
 		counter("authz_records_written_total", "Decision records written.", func() float64 { return float64(r.Written()) }),

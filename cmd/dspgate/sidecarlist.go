@@ -14,6 +14,7 @@ import (
 func newSidecarListCmd(g *globals) *cobra.Command {
 	return listCmd(g, "operator", "List the sidecars on the roll, and what each holds", []string{"sidecars"}, []column[client.Sidecar]{
 		{"SIDECAR", func(s *client.Sidecar) string { return s.ID }},
+		{"INCARNATION", func(s *client.Sidecar) string { return s.Incarnation[:min(len(s.Incarnation), 8)] }},
 		{"REVISION", func(s *client.Sidecar) string { return revision(s.Revision) }},
 		{"BEHIND", func(s *client.Sidecar) string { return strconv.FormatUint(uint64(s.Lag), 10) }},
 		{"DIGEST", func(s *client.Sidecar) string {

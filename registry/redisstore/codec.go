@@ -19,7 +19,7 @@ import (
 //	head    revision(8) epoch(8) records(8) digest(16) MAC(16)
 //	change  'C' '1' MAC(16) digest(16) revision(8) epoch(8) at(8)
 //	        actor command reason count(uvarint) { kind(1) id revision(8) MAC(16) data }…
-//	member  "polled_ms revision incarnation digest_hex short_ns long_ns"
+//	member  field "incarnation id", value "polled_ms revision incarnation digest_hex short_ns long_ns"
 const (
 	recordHeader = 8 + 16
 	headLen      = 8 + 8 + 8 + 16 + 16
@@ -191,12 +191,16 @@ func storedIncarnation(s string) string {
 	return s
 }
 
-func decodeMember(id, s string) (m registry.Member, err error) {
+// memberField names one incarnation of a sidecar on the roll.
+func memberField(id, incarnation string) string { return storedIncarnation(incarnation) + " " + id }
+
+func decodeMember(field, s string) (m registry.Member, err error) {
 	f := strings.Split(s, " ")
+	incarnation, id, _ := strings.Cut(field, " ")
 	bad := func() (registry.Member, error) {
-		return registry.Member{}, fmt.Errorf("%w: roll entry of %.80q", registry.ErrTampered, id)
+		return registry.Member{}, fmt.Errorf("%w: roll entry of %.80q", registry.ErrTampered, field)
 	}
-	if len(f) != 6 {
+	if len(f) != 6 || f[2] != incarnation {
 		return bad()
 	}
 	var n [6]int64

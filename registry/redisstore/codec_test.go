@@ -62,7 +62,7 @@ func FuzzDecodeMember(f *testing.F) {
 	f.Add("1800000000000 7 " + encodeMember(&registry.Ack{Incarnation: "x", Short: time.Second, Long: time.Minute}))
 	f.Add("1 -1 - 00 -1 -1")
 	f.Fuzz(func(t *testing.T, s string) {
-		m, err := decodeMember("id", s)
+		m, err := decodeMember("x id", s)
 		if err == nil && (m.Short < 0 || m.Long < 0 || m.PolledAt < 0) {
 			t.Errorf("%q decodes to %+v", s, m)
 		}

@@ -180,7 +180,9 @@ func (s *Store) inspect(ctx context.Context) error {
 	}
 	aof := setting("appendonly", map[string]string{"1": "yes", "0": "no"}[info["aof_enabled"]])
 	s.localAOF = aof == "yes"
-	if fsync := setting("appendfsync", "unknown"); aof != "yes" || fsync != "always" {
+	fsync := setting("appendfsync", "unknown")
+	s.fsync = aof == "yes" && fsync == "always"
+	if !s.fsync {
 		s.log.WarnContext(ctx, "REDIS MAY LOSE ACKNOWLEDGED SUSPENSIONS in a crash: set appendonly yes and appendfsync always",
 			"appendonly", cmp.Or(aof, "unknown"), "appendfsync", fsync)
 	}

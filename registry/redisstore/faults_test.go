@@ -393,7 +393,7 @@ func TestEveryCallEndsWhenRedisIsSilent(t *testing.T) {
 		"follow":   func(ctx context.Context) error { _, err := s.Follow(ctx, registry.Ack{ID: "a"}, 1); return err },
 		"leave":    func(ctx context.Context) error { return s.Leave(ctx, "a", "1") },
 		"lead":     func(ctx context.Context) error { _, err := s.Lead(ctx, "a", 0, time.Second); return err },
-		"roll":     func(ctx context.Context) error { _, _, err := s.Roll(ctx); return err },
+		"roll":     func(ctx context.Context) error { _, err := s.Roll(ctx); return err },
 		"changes":  func(ctx context.Context) error { _, err := s.Changes(ctx, 0, 1); return err },
 		"replayed": func(ctx context.Context) error { _, err := s.Replayed(ctx, "k"); return err },
 		"remember": func(ctx context.Context) error { return s.Remember(ctx, "k", nil) },

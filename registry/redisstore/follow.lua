@@ -1,7 +1,7 @@
 -- Records what a sidecar holds and reads on from there, in one step: the poll
 -- is the acknowledgement.
 -- KEYS head, log, roll, observer
--- ARGV id, revision held, the rest of the member, observer (1 or 0), most changes, most bytes, roll's channel
+-- ARGV member's field, revision held, the rest of the member, observer (1 or 0), most changes, most bytes, roll's channel
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[4] == '1' then

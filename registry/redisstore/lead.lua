@@ -1,6 +1,6 @@
 -- Takes, renews or gives up the writer's claim.
 -- KEYS claim, head
--- ARGV holder, epoch held (0: none), milliseconds (0: give it up)
+-- ARGV holder, epoch held (0: none), milliseconds (0: give it up), a small random number
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'until')
@@ -13,7 +13,8 @@ local stands = tonumber(c[3] or '0') - now
 if ttl <= 0 or stands > 0 and c[2] ~= ARGV[1] then
   return {'fenced', epoch, c[2] or '', stands}
 end
--- Never below an epoch that was seen, even when the claim was lost.
-epoch = math.max(epoch, have, tonumber(redis.call('HGET', KEYS[2], 'epoch') or '0')) + 1
+-- Never below an epoch that was seen, even when the claim was lost; and hardly
+-- one that was given out and then lost in a failover, whose holder lives on.
+epoch = math.max(epoch, have, tonumber(redis.call('HGET', KEYS[2], 'epoch') or '0')) + 1 + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'holder', ARGV[1], 'until', string.format('%.0f', now + ttl))
 return {'held', epoch}

@@ -1,9 +1,7 @@
 -- Takes one incarnation of a sidecar off the roll.
 -- KEYS roll
--- ARGV id, incarnation, roll's channel
-local m = redis.call('HGET', KEYS[1], ARGV[1])
-if m and string.match(m, '^%d+ %d+ (%S+) ') == ARGV[2] then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  redis.pcall('PUBLISH', ARGV[3], ARGV[1])
+-- ARGV member's field, roll's channel
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
+  redis.pcall('PUBLISH', ARGV[2], ARGV[1])
 end
 return 0

@@ -23,6 +23,10 @@ var (
 	leaveLua string
 	//go:embed roll.lua
 	rollLua string
+	//go:embed settle.lua
+	settleLua string
+	//go:embed reassert.lua
+	reassertLua string
 )
 
 type script struct{ source, sha string }
@@ -43,7 +47,8 @@ func (s *Store) prepareScripts() {
 	}
 	s.commit = newScript(commitLua)
 	s.follow, s.lead = newScript(always+followLua), newScript(always+leadLua)
-	s.leave, s.roll = newScript(always+leaveLua), newScript(always+rollLua)
+	s.leave, s.roll, s.settle = newScript(always+leaveLua), newScript(always+rollLua), newScript(always+settleLua)
+	s.reassert = newScript(reassertLua)
 }
 
 // client is the node that holds the register's slot.

@@ -9,7 +9,8 @@
 //	{dspgate}:head      hash    rev, epoch, head (sealed)
 //	{dspgate}:rec       hash    "product/FP-1001" → record (sealed)
 //	{dspgate}:log       stream  entry "<revision>-0", field c: the change (sealed)
-//	{dspgate}:roll      hash    sidecar → when it polled, what it holds
+//	{dspgate}:roll      hash    incarnation and sidecar → when it polled, what it holds
+//	{dspgate}:tenure    hash    whose life this is (run ID and replication ID), and whether its roll is whole
 //	{dspgate}:claim     hash    the writer's epoch, holder, until
 //	{dspgate}:observer  string  the last follower off the roll that polled
 //	{dspgate}:guard     string  written beside each script before Redis 7, see runOnce
@@ -26,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -54,10 +56,11 @@ type Store struct {
 	log      *slog.Logger
 	version  int  // major*1000+minor; 0 unknown
 	localAOF bool // the primary itself writes an append-only file
+	fsync    bool // before every answer
 
-	commit, follow, lead, leave, roll script
+	commit, follow, lead, leave, roll, settle, reassert script
 
-	keyHead, keyRec, keyLog, keyRoll, keyClaim, keyObserver, keyGuard, keyIdem, wake, wakeRoll string
+	keyHead, keyRec, keyLog, keyRoll, keyTenure, keyClaim, keyObserver, keyGuard, keyIdem, wake, wakeRoll string
 }
 
 var (
@@ -71,7 +74,7 @@ func newStore(cfg Config, rdb redis.UniversalClient, log *slog.Logger) *Store {
 	p := "{" + cfg.Prefix + "}:"
 	return &Store{
 		cfg: cfg, rdb: rdb, log: log,
-		keyHead: p + "head", keyRec: p + "rec", keyLog: p + "log", keyRoll: p + "roll", keyClaim: p + "claim",
+		keyHead: p + "head", keyRec: p + "rec", keyLog: p + "log", keyRoll: p + "roll", keyTenure: p + "tenure", keyClaim: p + "claim",
 		keyObserver: p + "observer", keyGuard: p + "guard", keyIdem: p + "idem:", wake: p + "wake", wakeRoll: p + "wake-roll",
 	}
 }
@@ -90,12 +93,40 @@ func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base regi
 	if len(changes) == 0 {
 		return nil
 	}
-	args := []any{
-		uint64(fence), uint64(base), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.cfg.LogMax, s.wake, len(changes),
+	args := []any{uint64(fence), uint64(base), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.cfg.LogMax, s.wake}
+	reply, err := s.append(ctx, "commit", &s.commit, []string{s.keyHead, s.keyRec, s.keyLog, s.keyClaim}, args, changes, head)
+	if err != nil || reply == nil {
+		return err
 	}
+	if reply[0] == "fenced" {
+		return fmt.Errorf("commit revision %d: %w: epoch %d is over, it is %s now", head.Revision, registry.ErrFenced, fence, reply[1])
+	}
+	if store, err := strconv.ParseUint(reply[1], 10, 64); err == nil && registry.Revision(store) < base {
+		return fmt.Errorf("commit revision %d: %w: %w: its head is %d", head.Revision, registry.ErrConflict, registry.ErrRewound, store)
+	}
+	return fmt.Errorf("commit revision %d: %w: the head is %s", head.Revision, registry.ErrConflict, reply[1])
+}
+
+// Reassert implements registry.Ledger.
+func (s *Store) Reassert(ctx context.Context, store registry.Head, changes []*registry.Change, head *registry.Head) error {
+	args := []any{uint64(store.Revision), encodeHead(&store), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.wake}
+	reply, err := s.append(ctx, "give back", &s.reassert, []string{s.keyHead, s.keyRec, s.keyLog}, args, changes, head)
+	if err != nil {
+		return err
+	}
+	if reply != nil {
+		return fmt.Errorf("give back revision %d: %w: the head is not %d any more but %s", head.Revision, registry.ErrConflict, store.Revision, reply[1])
+	}
+	return nil
+}
+
+// append runs a script that appends changes and waits for the replicas. It
+// returns the script's refusal, nil when it has appended.
+func (s *Store) append(ctx context.Context, doing string, sc *script, keys []string, args []any, changes []*registry.Change, head *registry.Head) ([]string, error) {
+	args = append(args, len(changes))
 	for i, c := range changes {
 		if c.Revision != changes[0].Revision+registry.Revision(i) {
-			panic("redisstore: a gap in the changes to commit")
+			panic("redisstore: a gap in the changes to append")
 		}
 		args = append(args, uint64(c.Revision), encodeChange(c), len(c.Puts))
 		for j := range c.Puts {
@@ -104,27 +135,20 @@ func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base regi
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+s.replicaWait())
 	defer cancel()
-	val, replicas, err := s.run(ctx, &s.commit, []string{s.keyHead, s.keyRec, s.keyLog, s.keyClaim}, args, s.cfg.Replicas > 0)
+	val, replicas, err := s.run(ctx, sc, keys, args, s.cfg.Replicas > 0)
 	if err != nil {
-		return fmt.Errorf("commit revision %d: %w", head.Revision, classify(err, true))
+		return nil, fmt.Errorf("%s revision %d: %w", doing, head.Revision, classify(err, true))
 	}
 	reply, err := stringsOf(val, 2)
-	if err != nil {
-		return fmt.Errorf("commit revision %d: %w: %w", head.Revision, registry.ErrUncertain, err)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s revision %d: %w: %w", doing, head.Revision, registry.ErrUncertain, err)
+	case reply[0] != "committed":
+		return reply, nil
+	case replicas < s.cfg.Replicas:
+		return nil, fmt.Errorf("%s revision %d: %w: %d of %d", doing, head.Revision, registry.ErrNotDurable, replicas, s.cfg.Replicas)
 	}
-	switch reply[0] {
-	case "committed":
-		if replicas < s.cfg.Replicas {
-			return fmt.Errorf("commit revision %d: %w: %d of %d", head.Revision, registry.ErrNotDurable, replicas, s.cfg.Replicas)
-		}
-		return nil
-	case "fenced":
-		return fmt.Errorf("commit revision %d: %w: epoch %d is over, it is %s now", head.Revision, registry.ErrFenced, fence, reply[1])
-	}
-	if store, err := strconv.ParseUint(reply[1], 10, 64); err == nil && registry.Revision(store) < base {
-		return fmt.Errorf("commit revision %d: %w: %w: its head is %d", head.Revision, registry.ErrConflict, registry.ErrRewound, store)
-	}
-	return fmt.Errorf("commit revision %d: %w: the head is %s", head.Revision, registry.ErrConflict, reply[1])
+	return nil, nil
 }
 
 func (s *Store) replicaWait() time.Duration {
@@ -138,7 +162,7 @@ func (s *Store) replicaWait() time.Duration {
 func (s *Store) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (registry.Epoch, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	val, _, err := s.run(ctx, &s.lead, []string{s.keyClaim, s.keyHead}, []any{holder, uint64(have), max(ttl, 0).Milliseconds()}, false)
+	val, _, err := s.run(ctx, &s.lead, []string{s.keyClaim, s.keyHead}, []any{holder, uint64(have), max(ttl, 0).Milliseconds(), rand.IntN(1000)}, false)
 	if err != nil {
 		return 0, fmt.Errorf("take the writer's claim: %w", classify(err, false))
 	}
@@ -165,7 +189,7 @@ func (s *Store) Follow(ctx context.Context, ack registry.Ack, maxChanges int) (r
 		observer = 1
 	}
 	val, _, err := s.run(ctx, &s.follow, []string{s.keyHead, s.keyLog, s.keyRoll, s.keyObserver},
-		[]any{ack.ID, uint64(ack.Revision), encodeMember(&ack), observer, maxChanges, followBytesMax, s.wakeRoll}, false)
+		[]any{memberField(ack.ID, ack.Incarnation), uint64(ack.Revision), encodeMember(&ack), observer, maxChanges, followBytesMax, s.wakeRoll}, false)
 	if err != nil {
 		return registry.Poll{}, fmt.Errorf("follow the log: %w", classify(err, false))
 	}
@@ -199,37 +223,54 @@ func (s *Store) Follow(ctx context.Context, ack registry.Ack, maxChanges int) (r
 func (s *Store) Leave(ctx context.Context, id, incarnation string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	if _, _, err := s.run(ctx, &s.leave, []string{s.keyRoll}, []any{id, storedIncarnation(incarnation), s.wakeRoll}, false); err != nil {
+	if _, _, err := s.run(ctx, &s.leave, []string{s.keyRoll}, []any{memberField(id, incarnation), s.wakeRoll}, false); err != nil {
 		return fmt.Errorf("leave the roll: %w", classify(err, false))
 	}
 	return nil
 }
 
 // Roll implements registry.Ledger.
-func (s *Store) Roll(ctx context.Context) ([]registry.Member, registry.Time, error) {
+func (s *Store) Roll(ctx context.Context) (r registry.Roll, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	val, _, err := s.run(ctx, &s.roll, []string{s.keyRoll}, []any{rollGrace.Milliseconds()}, false)
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the roll: %w", classify(err, false))
+	fsync := 0
+	if s.fsync {
+		fsync = 1
 	}
-	reply, err := stringsOf(val, 1)
+	val, _, err := s.run(ctx, &s.roll, []string{s.keyRoll, s.keyTenure, s.keyHead}, []any{rollGrace.Milliseconds(), fsync}, false)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the roll: %w: %w", registry.ErrUnavailable, err)
+		return r, fmt.Errorf("read the roll: %w", classify(err, false))
+	}
+	reply, err := stringsOf(val, 4)
+	if err != nil {
+		return r, fmt.Errorf("read the roll: %w: %w", registry.ErrUnavailable, err)
 	}
 	now, err := strconv.ParseInt(reply[0], 10, 64)
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the roll: %w: %w", registry.ErrUnavailable, err)
+	rev, rerr := strconv.ParseUint(reply[1], 10, 64)
+	if err := errors.Join(err, rerr); err != nil {
+		return r, fmt.Errorf("read the roll: %w: %w", registry.ErrUnavailable, err)
 	}
-	members := make([]registry.Member, 0, len(reply)/2)
-	for i := 1; i+1 < len(reply); i += 2 {
+	r = registry.Roll{At: registry.Time(now), Head: registry.Revision(rev), Tenure: reply[2], Settled: reply[3] == "1"}
+	reply = reply[4:]
+	r.Members = make([]registry.Member, 0, len(reply)/2)
+	for i := 0; i+1 < len(reply); i += 2 {
 		m, err := decodeMember(reply[i], reply[i+1])
 		if err != nil {
-			return nil, 0, fmt.Errorf("read the roll: %w", err)
+			return registry.Roll{}, fmt.Errorf("read the roll: %w", err)
 		}
-		members = append(members, m)
+		r.Members = append(r.Members, m)
 	}
-	return members, registry.Time(now), nil
+	return r, nil
+}
+
+// Settle implements registry.Ledger.
+func (s *Store) Settle(ctx context.Context, tenure string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	if _, _, err := s.run(ctx, &s.settle, []string{s.keyTenure}, []any{tenure}, false); err != nil {
+		return fmt.Errorf("settle the roll: %w", classify(err, false))
+	}
+	return nil
 }
 
 // Replayed implements registry.Ledger.

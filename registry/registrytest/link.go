@@ -17,6 +17,7 @@ type Fault struct {
 	// RequestDelay passes before a request arrives, ReplyDelay before its answer does.
 	RequestDelay, ReplyDelay time.Duration
 	LoseWakes                bool
+	CommitsRefused           bool // the store is full: it answers, and commits nothing
 	// Alter changes an answer to Follow on its way.
 	Alter func(*registry.Poll)
 }
@@ -157,6 +158,9 @@ func (l *Link) Wake(ctx context.Context) <-chan struct{} {
 
 // Commit implements registry.Ledger.
 func (l *Link) Commit(ctx context.Context, fence registry.Epoch, base registry.Revision, c *registry.Change, h *registry.Head) error {
+	if l.now().CommitsRefused {
+		return fmt.Errorf("link: %w: full", registry.ErrUnavailable)
+	}
 	return l.through(ctx, registry.ErrUncertain, func() error {
 		return l.store.Commit(context.WithoutCancel(ctx), fence, base, c, h)
 	})
@@ -191,12 +195,26 @@ func (l *Link) Remember(ctx context.Context, key string, data []byte) error {
 }
 
 // Roll implements registry.Ledger.
-func (l *Link) Roll(ctx context.Context) (members []registry.Member, at registry.Time, err error) {
+func (l *Link) Roll(ctx context.Context) (r registry.Roll, err error) {
 	err = l.through(ctx, registry.ErrUnavailable, func() error {
-		members, at, err = l.store.Roll(ctx)
+		r, err = l.store.Roll(context.WithoutCancel(ctx))
 		return err
 	})
-	return members, at, err
+	return r, err
+}
+
+// Settle implements registry.Ledger.
+func (l *Link) Settle(ctx context.Context, tenure string) error {
+	return l.through(ctx, registry.ErrUnavailable, func() error {
+		return l.store.Settle(context.WithoutCancel(ctx), tenure)
+	})
+}
+
+// Reassert implements registry.Ledger.
+func (l *Link) Reassert(ctx context.Context, store registry.Head, changes []*registry.Change, h *registry.Head) error {
+	return l.through(ctx, registry.ErrUncertain, func() error {
+		return l.store.Reassert(context.WithoutCancel(ctx), store, changes, h)
+	})
 }
 
 // Changes implements registry.Ledger.

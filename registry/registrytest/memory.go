@@ -26,7 +26,10 @@ const rememberFor = 24 * time.Hour
 type Memory struct {
 	mu      sync.Mutex
 	state   state
-	roll    map[string]registry.Member
+	roll    map[member]registry.Member
+	tenure  int
+	settled bool          // of the tenure
+	ahead   time.Duration // of the store's clock, before package time's
 	answers map[string]answer
 	wakes   map[chan struct{}]bool
 	// short makes commits report ErrNotDurable.
@@ -44,6 +47,9 @@ type state struct {
 	trimmed    registry.Revision // the log begins after it
 }
 
+// member is one incarnation of a sidecar.
+type member struct{ id, incarnation string }
+
 type answer struct {
 	data  []byte
 	until time.Time
@@ -53,7 +59,9 @@ type answer struct {
 func NewMemory() *Memory {
 	return &Memory{
 		state:   state{records: map[string]registry.Record{}},
-		roll:    map[string]registry.Member{},
+		roll:    map[member]registry.Member{},
+		tenure:  1,
+		settled: true,
 		answers: map[string]answer{},
 		wakes:   map[chan struct{}]bool{},
 	}
@@ -93,9 +101,9 @@ func (m *Memory) Follow(ctx context.Context, ack registry.Ack, maxChanges int) (
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !ack.Observer {
-		m.roll[ack.ID] = registry.Member{
+		m.roll[member{ack.ID, ack.Incarnation}] = registry.Member{
 			ID: ack.ID, Incarnation: ack.Incarnation, Revision: ack.Revision, Digest: ack.Digest,
-			Short: ack.Short, Long: ack.Long, PolledAt: registry.At(time.Now()),
+			Short: ack.Short, Long: ack.Long, PolledAt: registry.At(m.now()),
 		}
 	}
 	changes, err := m.after(ack.Revision, maxChanges)
@@ -131,9 +139,7 @@ func (m *Memory) Leave(ctx context.Context, id, incarnation string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.roll[id].Incarnation == incarnation {
-		delete(m.roll, id)
-	}
+	delete(m.roll, member{id, incarnation})
 	return nil
 }
 
@@ -177,6 +183,11 @@ func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base reg
 	if head.Revision != base+registry.Revision(len(changes)) {
 		return fmt.Errorf("%w: head %d on base %d", registry.ErrInvalid, head.Revision, base)
 	}
+	return m.append(changes, head)
+}
+
+// append writes changes and wakes whoever follows. m.mu is held.
+func (m *Memory) append(changes []*registry.Change, head *registry.Head) error {
 	for _, c := range changes {
 		kept := cloneChange(*c)
 		for _, r := range kept.Puts {
@@ -197,6 +208,19 @@ func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base reg
 	return nil
 }
 
+// Reassert implements registry.Ledger.
+func (m *Memory) Reassert(ctx context.Context, store registry.Head, changes []*registry.Change, head *registry.Head) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if store != m.state.head {
+		return fmt.Errorf("%w: head %d, not %d", registry.ErrConflict, m.state.head.Revision, store.Revision)
+	}
+	return m.append(changes, head)
+}
+
 // Lead implements registry.Ledger.
 func (m *Memory) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (registry.Epoch, error) {
 	if err := ctx.Err(); err != nil {
@@ -204,7 +228,7 @@ func (m *Memory) Lead(ctx context.Context, holder string, have registry.Epoch, t
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s, now := &m.state, time.Now()
+	s, now := &m.state, m.now()
 	switch {
 	case have != 0 && have == s.epoch && holder == s.holder: // renewed
 	case s.holder != "" && s.holder != holder && now.Before(s.claimUntil):
@@ -237,11 +261,28 @@ func (m *Memory) Remember(_ context.Context, key string, data []byte) error {
 }
 
 // Roll implements registry.Ledger.
-func (m *Memory) Roll(context.Context) ([]registry.Member, registry.Time, error) {
+func (m *Memory) Roll(ctx context.Context) (registry.Roll, error) {
+	if err := ctx.Err(); err != nil {
+		return registry.Roll{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	members := slices.SortedFunc(maps.Values(m.roll), func(a, b registry.Member) int { return cmp.Compare(a.ID, b.ID) })
-	return members, registry.At(time.Now()), nil
+	return registry.Roll{
+		Members: slices.SortedFunc(maps.Values(m.roll), func(a, b registry.Member) int {
+			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Incarnation, b.Incarnation))
+		}),
+		At: registry.At(m.now()), Head: m.state.head.Revision, Tenure: fmt.Sprint(m.tenure), Settled: m.settled,
+	}, nil
+}
+
+// Settle implements registry.Ledger.
+func (m *Memory) Settle(_ context.Context, tenure string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if tenure == fmt.Sprint(m.tenure) {
+		m.settled = true
+	}
+	return nil
 }
 
 // Changes implements registry.Ledger: what the log still holds after a revision.
@@ -270,6 +311,16 @@ func (m *Memory) Head() registry.Head {
 	return m.state.head
 }
 
+// now is the store's clock.
+func (m *Memory) now() time.Time { return time.Now().Add(m.ahead) }
+
+// SetClock makes the store's clock jump to so much ahead of package time's.
+func (m *Memory) SetClock(ahead time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead = ahead
+}
+
 // Flush empties the store, as FLUSHALL does.
 func (m *Memory) Flush() {
 	m.mu.Lock()
@@ -277,23 +328,44 @@ func (m *Memory) Flush() {
 	m.state = state{records: map[string]registry.Record{}}
 	clear(m.roll)
 	clear(m.answers)
+	m.tenure++
+	m.settled = true // nobody serves from an empty register
 }
 
 // Save returns a function that puts the register back as it is now, as the
-// restoring of a dump or a promoted replica that lagged does.
+// restoring of a dump does; the roll stays.
 func (m *Memory) Save() (restore func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	saved := m.state
-	saved.records = maps.Clone(saved.records)
-	saved.log = slices.Clone(saved.log)
+	saved := m.state.clone()
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.state = saved
-		m.state.records = maps.Clone(saved.records)
-		m.state.log = slices.Clone(saved.log)
+		m.state = saved.clone()
+		m.tenure++
+		m.settled = false
 	}
+}
+
+// Replica returns a function that makes a replica, in step until now, the
+// primary: whatever was written since is lost, the roll's end and the writer's
+// claim with it.
+func (m *Memory) Replica() (promote func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	saved, roll := m.state.clone(), maps.Clone(m.roll)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.state, m.roll = saved.clone(), maps.Clone(roll)
+		m.tenure++
+		m.settled = false
+	}
+}
+
+func (s state) clone() state {
+	s.records, s.log = maps.Clone(s.records), slices.Clone(s.log)
+	return s
 }
 
 // Tamper alters a stored record behind the register's back; f returns false to

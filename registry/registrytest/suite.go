@@ -55,6 +55,8 @@ func RunSuite(t *testing.T, newStore func(t *testing.T) Store) {
 		{"a snapshot stops at the first error of its reader", testSnapshotError},
 		{"the roll has each sidecar's last poll", testRoll},
 		{"leaving takes only the own incarnation off the roll", testLeave},
+		{"the roll tells whose life it is of and whether it is whole", testTenure},
+		{"changes that were lost are given back once, onto the head they follow", testReassert},
 		{"an answer is remembered by its key", testRemember},
 		{"changes are listed after a revision, oldest first", testChanges},
 		{"a commit wakes whoever waits and nobody blocks it", testWake},
@@ -105,17 +107,17 @@ func changes(t *testing.T, s Store, after registry.Revision, n int) []registry.C
 
 func roll(t *testing.T, s Store) map[string]registry.Member {
 	t.Helper()
-	members, at, err := s.Roll(t.Context())
+	got, err := s.Roll(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := map[string]registry.Member{}
-	for _, m := range members {
-		if m.PolledAt == 0 || m.PolledAt > at {
-			t.Errorf("%s polled at %v by the store's clock, which is at %v", m.ID, m.PolledAt, at)
+	for _, m := range got.Members {
+		if m.PolledAt == 0 || m.PolledAt > got.At {
+			t.Errorf("%s polled at %v by the store's clock, which is at %v", m.ID, m.PolledAt, got.At)
 		}
 		m.PolledAt = 0
-		all[m.ID] = m
+		all[m.ID+"/"+m.Incarnation] = m
 	}
 	return all
 }
@@ -351,7 +353,7 @@ func testFollow(t *testing.T, s Store) {
 	}
 	want(t, "head", p.Head, head(t, s))
 	want(t, "changes", p.Changes, changes(t, s, 1, 100))
-	want(t, "roll", roll(t, s), map[string]registry.Member{"sidecar-1": {
+	want(t, "roll", roll(t, s), map[string]registry.Member{"sidecar-1/i1": {
 		ID: "sidecar-1", Incarnation: "i1", Revision: 1, Digest: ack.Digest, Short: ack.Short, Long: ack.Long,
 	}})
 	ack.Revision = 2
@@ -360,7 +362,7 @@ func testFollow(t *testing.T, s Store) {
 		t.Fatal(err)
 	}
 	want(t, "changes at the head", len(p.Changes), 0)
-	want(t, "acknowledged", roll(t, s)["sidecar-1"].Revision, 2)
+	want(t, "acknowledged", roll(t, s)["sidecar-1/i1"].Revision, 2)
 }
 
 func testFollowMax(t *testing.T, s Store) {

@@ -25,7 +25,7 @@ func testRoll(t *testing.T, s Store) {
 	want(t, "members", len(got), 20)
 	for i := range 20 {
 		id := fmt.Sprint("sidecar ", i)
-		want(t, id, got[id], registry.Member{ID: id, Incarnation: fmt.Sprint(i), Revision: 1, Short: time.Duration(i + 1), Long: time.Hour})
+		want(t, id, got[fmt.Sprint(id, "/", i)], registry.Member{ID: id, Incarnation: fmt.Sprint(i), Revision: 1, Short: time.Duration(i + 1), Long: time.Hour})
 	}
 }
 
@@ -44,13 +44,15 @@ func testLeave(t *testing.T, s Store) {
 	}
 	follow("a", "1")
 	follow("b", "1")
-	follow("b", "2") // replaced
+	follow("b", "2") // started anew beside a first that is paused
 	leave("a", "1")
+	got := roll(t, s)
+	want(t, "members, two of them incarnations of one", len(got), 2)
 	leave("b", "1") // the old one ends after the new one began
 	leave("c", "1") // never was there
-	got := roll(t, s)
+	got = roll(t, s)
 	want(t, "members", len(got), 1)
-	want(t, "the one that replaced it", got["b"].Incarnation, "2")
+	want(t, "the one that replaced it", got["b/2"].Incarnation, "2")
 }
 
 func testRemember(t *testing.T, s Store) {

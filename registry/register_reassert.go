@@ -1,0 +1,98 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	reassertTimeout = 8 * time.Second
+	// settleGrace is how long a new writer leaves a store that may have lost its
+	// end alone, so that a control plane that holds that end gives it back first:
+	// every one of them looks at the store each rollIdle.
+	settleGrace = rollIdle + 500*time.Millisecond
+)
+
+// errLostMore: the store lost more than this control plane can give back.
+var errLostMore = errors.New("restore it from its append-only file, from a replica or from a backup, " +
+	"and what was changed since is given back; or stop every sidecar, remove the state files and make the register anew")
+
+func (r *Register) reassertNow(ctx context.Context) {
+	if err := r.reassert(context.WithoutCancel(ctx)); err != nil {
+		r.cfg.Log.ErrorContext(ctx, "what the store lost was not given back", "err", err)
+	}
+}
+
+// reassert gives the store back what it lost: the changes after its head, as
+// far as this control plane has followed or made them, the same bytes at the
+// same revisions, in one step.
+//
+// Any control plane may do so, the writer or not, because nothing new is said:
+// the store's own head must be a revision of this very history (its digest
+// tells) and each change carries its writer's seal and epoch. It is done only
+// when every change in between is held. A store that was emptied, or belongs to
+// another register, is not filled: that an empty store appears where a register
+// was is a fault or an attack that somebody must look at, and the mirrors hold
+// what they have meanwhile until their leases run out.
+func (r *Register) reassert(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reassertTimeout)
+	defer cancel()
+	held, err := r.View()
+	if err != nil {
+		return err
+	}
+	p, err := r.mirror.log.Follow(ctx, Ack{ID: r.mirror.cfg.ID, Incarnation: r.mirror.cfg.Incarnation, Revision: held.Revision, Observer: true}, 1)
+	if err != nil && !errors.Is(err, ErrTrimmed) {
+		return fmt.Errorf("read the store's head: %w", err)
+	}
+	store := p.Head
+	if store.Revision >= held.Revision {
+		return nil // given back meanwhile
+	}
+	fail := func(what string) error {
+		return fmt.Errorf("%w: %w: its head is %d, %d was committed, and %s: %w", ErrUnavailable, ErrRewound, store.Revision, held.Revision, what, errLostMore)
+	}
+	if store == (Head{}) {
+		return fail("it is empty")
+	}
+	if r.sealer.Head(&store) != store.MAC {
+		return fmt.Errorf("%w: the store's head is not of this register: %w", ErrUnavailable, ErrTampered)
+	}
+	changes, ok := r.mirror.tail.between(store.Revision, held.Revision)
+	if !ok {
+		return fail("the changes between are not all held here")
+	}
+	if d, known := r.mirror.tail.digest(store.Revision); !known || d != store.Digest {
+		return fail("that revision is another than the one committed here")
+	}
+	if d, _ := r.mirror.tail.digest(held.Revision); d != held.Digest {
+		return fail("the changes held here do not lead there")
+	}
+	head := Head{Revision: held.Revision, Epoch: max(held.Epoch, store.Epoch), Records: held.Records, Digest: held.Digest}
+	head.MAC = r.sealer.Head(&head)
+	err = r.ledger.Reassert(ctx, store, changes, &head)
+	if err != nil && !errors.Is(err, ErrNotDurable) {
+		return fmt.Errorf("give back what the store lost: %w", err)
+	}
+	r.roll.count(func(st *RollStats) { st.Reasserts += uint64(len(changes)) })
+	r.cfg.Log.WarnContext(ctx, "given back what the store had lost", "from", store.Revision, "to", held.Revision, "durable", err == nil)
+	return nil
+}
+
+// holdOff keeps a new writer from writing while another control plane may hold
+// changes that this store has lost.
+func (r *Register) holdOff(ctx context.Context) {
+	r.readRoll(ctx)
+	r.roll.readMu.Lock()
+	m := &r.roll.memory
+	left := time.Duration(0)
+	if !m.settled && m.tenure != "" {
+		left = m.learnt + settleGrace - r.mirror.Now()
+	}
+	r.roll.readMu.Unlock()
+	if left > 0 {
+		wait(ctx, left, nil)
+	}
+}

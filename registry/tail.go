@@ -1,0 +1,100 @@
+package registry
+
+import "sync"
+
+// Bounds of the tail: what a control plane can give back to a store that lost
+// its end, and whose digests it can tell.
+const (
+	tailChangesMax = 4096
+	tailBytesMax   = 32 << 20
+)
+
+// tail keeps the newest changes of the register as they were committed, without
+// a gap: those this control plane made and those its mirror followed.
+type tail struct {
+	mu      sync.Mutex
+	base    Revision // the revision before the first change kept
+	digest0 Digest   // of the register at base, when based
+	based   bool
+	changes []*Change
+	bytes   int
+}
+
+// anchor begins the tail at a View loaded whole, unless it reaches there already.
+func (t *tail) anchor(v *View) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d, ok := t.at(v.Revision); ok && d == v.Digest {
+		return
+	}
+	t.cut(0)
+	t.base, t.digest0, t.based = v.Revision, v.Digest, true
+}
+
+// cut keeps the first n changes.
+func (t *tail) cut(n int) {
+	for _, c := range t.changes[n:] {
+		t.bytes -= c.size()
+	}
+	clear(t.changes[n:])
+	t.changes = t.changes[:n]
+}
+
+// note adds a change. One that takes the place of another ends what followed that.
+func (t *tail) note(c *Change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.Revision <= t.base || c.Revision > t.base+Revision(len(t.changes))+1 {
+		// A gap: what came before is of no use any more.
+		t.cut(0)
+		t.base, t.based = c.Revision-1, false
+	}
+	if i := int(c.Revision - t.base - 1); i < len(t.changes) {
+		if t.changes[i].MAC == c.MAC {
+			return
+		}
+		t.cut(i)
+	}
+	t.changes = append(t.changes, c)
+	t.bytes += c.size()
+	for len(t.changes) > 1 && (len(t.changes) > tailChangesMax || t.bytes > tailBytesMax) {
+		first := t.changes[0]
+		t.base, t.digest0, t.based = first.Revision, first.Digest, true
+		t.bytes -= first.size()
+		t.changes = t.changes[1:]
+	}
+}
+
+func (c *Change) size() (n int) {
+	for i := range c.Puts {
+		n += len(c.Puts[i].Data) + 64
+	}
+	return n + 128
+}
+
+// digest tells the digest of the register at a revision, if the tail reaches there.
+func (t *tail) digest(rev Revision) (Digest, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at(rev)
+}
+
+func (t *tail) at(rev Revision) (Digest, bool) {
+	switch {
+	case rev < t.base || rev > t.base+Revision(len(t.changes)):
+		return Digest{}, false
+	case rev == t.base:
+		return t.digest0, t.based
+	}
+	return t.changes[rev-t.base-1].Digest, true
+}
+
+// between returns the changes after one revision up to another; ok only when all are there.
+func (t *tail) between(after, upTo Revision) (changes []*Change, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if after < t.base || upTo > t.base+Revision(len(t.changes)) || after >= upTo {
+		return nil, false
+	}
+	return append(changes, t.changes[after-t.base:upTo-t.base]...), true
+}
