@@ -30,6 +30,9 @@ type Config struct {
 	// Metrics takes the API's metrics. Optional.
 	Metrics prometheus.Registerer
 	Version string // of the build
+	// Drain is the register's (registry.RegisterConfig): without one, nothing is
+	// promised of calls under way, whatever an upstream verifies.
+	Drain time.Duration
 	// Now is the clock for standings; default time.Now.
 	Now func() time.Time
 }
@@ -53,6 +56,7 @@ type server struct {
 	ready     func(context.Context) error
 	log       *slog.Logger
 	version   string
+	drain     time.Duration
 	now       func() time.Time
 	doc       *document
 	metrics   *metrics
@@ -71,7 +75,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	s := &server{
 		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
-		version: cfg.Version, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
+		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {

@@ -17,8 +17,15 @@ const waitMax = 5 * time.Second
 // until when, and not the names of the agency's people.
 type suspensionView struct {
 	registry.Suspension
-	Active      bool                  `json:"active"`
-	Enforcement *registry.Enforcement `json:"enforcement,omitempty"`
+	Active      bool             `json:"active"`
+	Enforcement *enforcementView `json:"enforcement,omitempty"`
+}
+
+// enforcementView is how far a suspension has come, and where even a complete one
+// promises less.
+type enforcementView struct {
+	registry.Enforcement
+	P1OnlyServices []string `json:"p1_only_services" doc:"Services of the subject whose upstream verifies no admission stamp: no call that starts later is allowed, but one allowed before may still arrive."`
 }
 
 type subjectBody struct {
@@ -146,12 +153,21 @@ func (s *server) suspended(c *call, w wait, r registry.Result[registry.Suspensio
 	}
 	v := s.viewSuspension(c, &r.Entry.Value)
 	if w.on {
-		v.Enforcement = s.await(c, r.Revision, w.timeout)
+		v.Enforcement = s.enforced(c, &r.Entry.Value, r.Revision, w.timeout)
 	}
 	if err != nil {
 		return answer{}, &committedError{v, err}
 	}
 	return answer{outcome: done, data: v, rev: r.Entry.Revision}, nil
+}
+
+// enforced waits for the sidecars and says where the promise is the smaller one.
+func (s *server) enforced(c *call, x *registry.Suspension, rev registry.Revision, timeout time.Duration) *enforcementView {
+	e := &enforcementView{Enforcement: *s.await(c, rev, timeout), P1OnlyServices: []string{}}
+	if v, err := s.reg.View(); err == nil && x.LiftedAt == 0 {
+		e.P1OnlyServices = v.P1Only(x.Subject, x.Emergency, s.drain > 0)
+	}
+	return e
 }
 
 // await waits for the sidecars. A timeout of 0 looks once.
@@ -232,7 +248,7 @@ func (s *server) getSuspension(c *call) (answer, error) {
 	}
 	v := s.viewSuspension(c, value.(*registry.Suspension))
 	if w.on && c.actor.Staff() {
-		v.Enforcement = s.await(c, rev, w.timeout)
+		v.Enforcement = s.enforced(c, value.(*registry.Suspension), rev, w.timeout)
 	}
 	// No ETag to read it by again: whether it holds, and how far it has come,
 	// change without a new revision.

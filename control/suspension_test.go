@@ -3,6 +3,7 @@ package control_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +50,12 @@ func TestSuspendAnswersAsTheContractSays(t *testing.T) {
 	want := map[string]any{"id": "sidecar-1", "incarnation": "1", "state": "acknowledged", "revision": float64(s.Revision)}
 	if d := cmp.Diff(want, sidecars[0]); d != "" {
 		t.Error(d)
+	}
+
+	// No drain is configured here, so that a stamp closes nothing; receipts stay
+	// available and are promised nothing.
+	if named, _ := e["p1_only_services"].([]any); len(named) != 11 || slices.Contains(named, any("receipts.get")) {
+		t.Errorf("P1 only: %v", named)
 	}
 
 	// Alike: the same again, 200, and nothing new in the log.

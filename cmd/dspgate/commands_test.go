@@ -95,6 +95,9 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"done", `201 {"data":` + suspended + enforcement(true, "acknowledged", "acknowledged") + `}`, []string{"--wait"}, 0,
 			"SU-9 product FP-1003 suspended, until 2026-11-22T04:00:00.000Z\n2 of 2 sidecars hold it after 12 ms\n", ""},
+		{"without a stamp", `201 {"data":` + suspended + strings.Replace(enforcement(true, "acknowledged"), `"elapsed_ms"`, `"p1_only_services":["a.get","b.get"],"elapsed_ms"`, 1) + `}`, []string{"--wait"}, 0,
+			"SU-9 product FP-1003 suspended, until 2026-11-22T04:00:00.000Z\n1 of 1 sidecars hold it after 12 ms\n" +
+				"calls allowed before may still reach services that verify no admission stamp: a.get, b.get\n", ""},
 		{"without waiting", `201 {"data":` + suspended + `}}`, nil, 0, "SU-9 product FP-1003 suspended, until 2026-11-22T04:00:00.000Z\n", ""},
 		{"already", `200 {"data":` + suspended + `}}`, nil, 0, "SU-9 product FP-1003 suspended already, until 2026-11-22T04:00:00.000Z\n", ""},
 		{"lapsed", `201 {"data":` + suspended + enforcement(true, "acknowledged", "lapsed") + `}`, []string{"--wait"}, 3,

@@ -256,7 +256,7 @@ func (g *globals) follow(ctx context.Context, c *client.Client, a client.Answer[
 		a = next
 		e := a.Data.Enforcement
 		if e == nil {
-			e = &registry.Enforcement{}
+			e = &client.Enforcement{}
 			a.Data.Enforcement = e
 		}
 		e.ElapsedMS = time.Since(began).Milliseconds()
@@ -268,7 +268,7 @@ func (g *globals) follow(ctx context.Context, c *client.Client, a client.Answer[
 	}
 }
 
-func laggards(e *registry.Enforcement) string {
+func laggards(e *client.Enforcement) string {
 	var names []string
 	for _, s := range e.Sidecars {
 		if s.State == registry.Pending {
@@ -289,7 +289,7 @@ func lastLease(s registry.SidecarState) (last registry.Time) {
 }
 
 // verdict turns how far it has come into the exit code.
-func verdict(e *registry.Enforcement) error {
+func verdict(e *client.Enforcement) error {
 	if e == nil || !e.Complete {
 		pending := 0
 		if e != nil {
@@ -350,6 +350,9 @@ func (g *globals) showSuspension(a *client.Answer[client.Suspension], did string
 		rows = append(rows, []string{x.ID, x.State, revision(x.Revision), until})
 	}
 	fmt.Fprintf(g.stdout, "%d of %d sidecars hold it after %d ms\n", held, len(e.Sidecars), e.ElapsedMS)
+	if len(e.P1OnlyServices) > 0 && s.LiftedAt == 0 {
+		fmt.Fprintf(g.stdout, "calls allowed before may still reach services that verify no admission stamp: %s\n", printable(strings.Join(e.P1OnlyServices, ", ")))
+	}
 	if len(e.Sidecars) == 0 {
 		fmt.Fprintln(g.stderr, "no sidecar is on the roll: nothing serves, or nothing can be seen to")
 	}

@@ -12,8 +12,17 @@ import (
 // Suspension is a suspension with whether it holds and how far it has come.
 type Suspension struct {
 	registry.Suspension
-	Active      bool                  `json:"active"`
-	Enforcement *registry.Enforcement `json:"enforcement,omitempty"`
+	Active      bool         `json:"active"`
+	Enforcement *Enforcement `json:"enforcement,omitempty"`
+}
+
+// Enforcement is how far a suspension has come, and where even a complete one
+// promises less.
+type Enforcement struct {
+	registry.Enforcement
+	// P1OnlyServices verify no admission stamp: a call allowed before may still
+	// reach them.
+	P1OnlyServices []string `json:"p1_only_services"`
 }
 
 // Suspend is what a suspension is asked for with.
