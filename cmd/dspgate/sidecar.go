@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -27,6 +28,7 @@ import (
 	"github.com/dspgate/dspgate/authz/token/jwksfetch"
 	"github.com/dspgate/dspgate/envoy/accesslog"
 	"github.com/dspgate/dspgate/envoy/extauthz"
+	"github.com/dspgate/dspgate/envoy/extproc"
 	"github.com/dspgate/dspgate/envoy/xds"
 	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/registry"
@@ -61,6 +63,8 @@ type sidecarConfig struct {
 	// Lease is how long this sidecar may answer from its mirror after its last
 	// successful poll was sent.
 	Lease leaseConfig `yaml:"lease"`
+	// Streams bounds the calls of streaming services that are open here at once.
+	Streams streamsConfig `yaml:"streams"`
 	// Issuers are the trusted token issuers. At least one is needed.
 	Issuers []issuerConfig `yaml:"issuers"`
 	// Admission stamps what this sidecar allows, for upstreams to verify.
@@ -188,6 +192,7 @@ type sidecar struct {
 	health    *extauthz.Health
 	check     *extauthz.Server
 	grpc      *grpc.Server
+	streams   *extproc.Streams
 }
 
 // runSidecar runs a sidecar until the context is done, and then lets go in the
@@ -291,11 +296,15 @@ func (s *sidecar) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	decider := &authz.Decider{
+		Register: s.mirror, Tokens: verifier, Certificates: token.NewThumbprints(4096), IDs: authz.NewIDs(),
+		Hosts: cfg.Envoy.Hosts, Subjects: subjects, Now: time.Now, Elapsed: registry.BootTime,
+	}
+	if err := s.watchStreams(decider); err != nil {
+		return err
+	}
 	s.check, err = extauthz.New(extauthz.Options{
-		Decider: &authz.Decider{
-			Register: s.mirror, Tokens: verifier, Certificates: token.NewThumbprints(4096), IDs: authz.NewIDs(),
-			Hosts: cfg.Envoy.Hosts, Subjects: subjects, Now: time.Now, Elapsed: registry.BootTime,
-		},
+		Decider:  decider,
 		Recorder: recorders{s.recorder, s.joiner}, Stats: stats, Log: s.log,
 		Sidecar: metadataID, Ready: func() bool { return s.ready() == nil },
 		ProblemBase: cfg.ProblemBase, ForwardAuthorization: cfg.Envoy.ForwardAuthorization, Admission: stamps,
@@ -315,6 +324,7 @@ func (s *sidecar) build(ctx context.Context) error {
 	s.grpc = extauthz.NewGRPCServer(extauthz.GRPCOptions{Panicked: stats.Panicked, Log: s.log})
 	s.check.Register(s.grpc)
 	s.discover.Register(s.grpc)
+	extproc.NewServer(s.streams, cmp.Or(cfg.ProblemBase, extauthz.DefaultProblemBase)).Register(s.grpc)
 	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Log: s.log}).Register(s.grpc)
 	s.health = extauthz.RegisterHealth(s.grpc)
 	return nil
@@ -426,6 +436,7 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 		return nil
 	})
 	g.Go(func() error { return s.joiner.Run(inner) })
+	g.Go(func() error { s.streams.Run(gctx); return nil })
 	if s.stampKeys != nil {
 		g.Go(func() error { s.followKeys(inner); return nil })
 	}
@@ -449,6 +460,9 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 		defer cancelInner()
 		s.health.SetReady(false)
 		<-answered
+		// Nobody could end them from here on, so they end now: drained, they would
+		// be let go unwatched.
+		s.streams.Close(inner)
 		// Calls under way are answered; discovery and log streams never end by
 		// themselves and are cut.
 		done := make(chan struct{})

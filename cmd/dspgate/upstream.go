@@ -211,6 +211,10 @@ func (u *upstream) notices(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	if r.URL.Query().Has("download") {
+		endless(w)
+		return
+	}
 	fmt.Fprintf(w, "event: hello\ndata: %s\n\n", first)
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
@@ -224,6 +228,16 @@ func (u *upstream) notices(w http.ResponseWriter, r *http.Request) {
 		case <-tick.C:
 		}
 		if _, err := fmt.Fprintf(w, "id: %d\ndata: {\"notice\":%d}\n\n", n, n); err != nil {
+			return
+		}
+	}
+}
+
+// endless sends comments of an event stream, as fast as they are taken.
+func endless(w io.Writer) {
+	block := []byte(":" + strings.Repeat(" ", 16<<10) + "\n\n")
+	for {
+		if _, err := w.Write(block); err != nil {
 			return
 		}
 	}
@@ -248,7 +262,8 @@ func (u *upstream) socket(w http.ResponseWriter, r *http.Request) {
 }
 
 // chatService is dspgate.sample.v1.Sample: Chat echoes every
-// google.protobuf.StringValue of a bidirectional stream.
+// google.protobuf.StringValue of a bidirectional stream; after "hold" it answers
+// no more and waits for the end.
 var chatService = grpc.ServiceDesc{
 	ServiceName: "dspgate.sample.v1.Sample",
 	HandlerType: (*any)(nil),
@@ -261,6 +276,10 @@ var chatService = grpc.ServiceDesc{
 					return nil
 				} else if err != nil {
 					return err
+				}
+				if msg.Value == "hold" {
+					<-s.Context().Done()
+					return s.Context().Err()
 				}
 				if err := s.SendMsg(msg); err != nil {
 					return err

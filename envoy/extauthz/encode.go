@@ -24,6 +24,7 @@ const (
 	MetadataReason     = "reason"
 	MetadataRevision   = "revision"
 	MetadataSidecar    = "sidecar" // only when Options.Sidecar is set
+	MetadataGrant      = "grant"   // only with an ALLOW of a streaming service, for package extproc
 )
 
 // Field numbers of envoy.service.auth.v3.CheckResponse and what is in it.
@@ -155,6 +156,9 @@ func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte
 	b = appendMetadata(b, MetadataReason, dec.Reason.String())
 	b = appendMetadata(b, MetadataRevision, revision)
 	b = append(b, e.sidecar...)
+	if dec.Grant != nil {
+		b = appendMetadata(b, MetadataGrant, dec.Grant.String())
+	}
 	return closed(b, at)
 }
 

@@ -48,12 +48,18 @@ func (b *builder) clusterOf(s *registry.Service) string {
 // clusters makes those of the sidecars, and for each upstream the ones that its
 // services use.
 func (b *builder) clusters(services []*registry.Service) []cachetypes.Resource {
-	var authz []address
+	var authz, streams []address
 	for _, s := range b.cfg.Sidecars {
 		a, _ := parseAddress(s.Authz) // checked by withDefaults
 		authz = append(authz, a)
+		a, _ = parseAddress(s.AccessLog)
+		streams = append(streams, a)
 	}
-	out := []cachetypes.Resource{b.sidecarCluster(clusterAuthz, authz)}
+	out := []cachetypes.Resource{
+		b.sidecarCluster(clusterAuthz, authz),
+		// Apart from decisions: each open stream is a call that stays under way.
+		b.sidecarCluster(clusterStreams, streams),
+	}
 	for i, s := range b.cfg.Sidecars {
 		a, _ := parseAddress(s.AccessLog)
 		out = append(out, b.sidecarCluster(clusterALSName(i), []address{a}))

@@ -114,9 +114,13 @@ type Sidecar struct {
 	ID string `yaml:"id"`
 	// Authz is the address of its ext_authz service: "unix:/path" or "host:port". Needed.
 	Authz string `yaml:"authz"`
-	// AccessLog is the address of its access log service. Default: Authz.
+	// AccessLog is the address of its access log service, and of the service that
+	// watches over open streams. Default: Authz.
 	AccessLog string `yaml:"access_log"`
 }
+
+// DefaultMaxUpstream is MaxUpstream when it is not set.
+const DefaultMaxUpstream = 16384
 
 // ErrConfig wraps every error of a Config.
 var ErrConfig = errors.New("envoy configuration")
@@ -138,7 +142,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxHeaders = cmp.Or(c.MaxHeaders, 64)
 	c.MaxHeaderKiB = cmp.Or(c.MaxHeaderKiB, 32)
 	c.MaxConcurrentStreams = cmp.Or(c.MaxConcurrentStreams, 100)
-	c.MaxUpstream = cmp.Or(c.MaxUpstream, 16384)
+	c.MaxUpstream = cmp.Or(c.MaxUpstream, DefaultMaxUpstream)
 	c.ProblemBase = cmp.Or(c.ProblemBase, defaultProblemBase)
 
 	if _, _, err := ipPort(c.Ingress); err != nil {

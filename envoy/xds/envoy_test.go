@@ -477,3 +477,32 @@ func TestConnectionLimit(t *testing.T) {
 		t.Errorf("one connection too many was served: %v", resp)
 	}
 }
+
+// TestOnlyStreamsAreWatched: a side stream costs; ordinary calls have none, and
+// a stream without one does not begin.
+func TestOnlyStreamsAreWatched(t *testing.T) {
+	g := startGate(t, nil)
+	if resp := g.raw(t, get(lookup, "localhost", good)); resp == nil || resp.StatusCode != 200 {
+		t.Fatal(resp)
+	}
+	if n := g.streams.opened.Load(); n != 0 {
+		t.Errorf("%d side streams beside an ordinary call", n)
+	}
+	upload := "PUT /lodgments/v1/bulk/7 HTTP/1.1\r\nhost: localhost\r\n" + good + "content-length: 2\r\n\r\nab"
+	if resp := g.raw(t, upload); resp == nil || resp.StatusCode != 200 {
+		t.Fatal(resp)
+	}
+	if n := g.streams.opened.Load(); n != 1 {
+		t.Errorf("%d side streams beside an upload", n)
+	}
+	g.up.drain()
+	g.streams.refuse.Store(true)
+	resp := g.raw(t, upload)
+	if resp == nil {
+		t.Fatal("nobody to watch: no answer")
+	}
+	checkProblem(t, resp, 503, "authorizer-unavailable")
+	if n := len(g.up.drain()); n != 0 {
+		t.Error("a stream that nobody watches reached the upstream")
+	}
+}

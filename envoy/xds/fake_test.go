@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,12 +20,14 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/h2c"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/dspgate/dspgate/envoy/envoytest"
@@ -172,6 +176,36 @@ func (a *authorizer) drain() []*authv3.CheckRequest {
 	return out
 }
 
+// watcher stands in for package extproc: it holds on to every side stream until
+// Envoy lets go, and counts them.
+type watcher struct {
+	extprocv3.UnimplementedExternalProcessorServer
+	opened atomic.Int64
+	refuse atomic.Bool
+}
+
+func (w *watcher) Process(s extprocv3.ExternalProcessor_ProcessServer) error {
+	w.opened.Add(1)
+	if w.refuse.Load() {
+		return status.Error(codes.Unavailable, "not now")
+	}
+	for {
+		m, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		answer := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}}}
+		if m.GetResponseTrailers() != nil {
+			answer.Response = &extprocv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &extprocv3.TrailersResponse{}}
+		}
+		if err := s.Send(answer); err != nil {
+			return err
+		}
+	}
+}
+
 // arrival is a request as the upstream saw it.
 type arrival struct {
 	Method, Target, Host string
@@ -267,13 +301,14 @@ func (c *counts) Rejected() { c.rejected.Add(1) }
 // gate is a whole gateway: a real Envoy, the discovery server under test, a
 // stand-in authorizer and an upstream.
 type gate struct {
-	authz  *authorizer
-	up     *upstream
-	server *xds.Server
-	counts *counts
-	envoy  *envoytest.Envoy
-	cfg    xds.Config
-	log    *bytes.Buffer
+	authz   *authorizer
+	streams watcher
+	up      *upstream
+	server  *xds.Server
+	counts  *counts
+	envoy   *envoytest.Envoy
+	cfg     xds.Config
+	log     *bytes.Buffer
 
 	grpc   *grpc.Server // ext_authz; stopped by a test that wants it dead
 	socket string
@@ -319,6 +354,7 @@ func startGate(t testing.TB, edit func(*xds.Config), extra ...func(*grpc.Server)
 func (g *gate) serveAuthz(t testing.TB, extra ...func(*grpc.Server)) {
 	g.grpc = grpc.NewServer()
 	authv3.RegisterAuthorizationServer(g.grpc, g.authz)
+	extprocv3.RegisterExternalProcessorServer(g.grpc, &g.streams)
 	for _, register := range extra {
 		register(g.grpc)
 	}

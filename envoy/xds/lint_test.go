@@ -14,6 +14,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -153,6 +154,25 @@ func (f *fault) insert(i int, name string, m proto.Message) {
 	f.hcm.HttpFilters = slices.Insert(f.hcm.HttpFilters, i, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}})
 }
 
+// streams tampers with the filter that watches over streams.
+func (f *fault) streams(tamper func(*extprocv3.ExternalProcessor)) {
+	c := watchStreams()
+	tamper(c)
+	f.filter(filterStreams).ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, c)}
+}
+
+// filter is an HTTP filter by its name.
+func (f *fault) filter(name string) *hcmv3.HttpFilter {
+	i := slices.IndexFunc(f.hcm.HttpFilters, func(x *hcmv3.HttpFilter) bool { return x.GetName() == name })
+	return f.hcm.HttpFilters[i]
+}
+
+// streaming is the route of c.socket.
+func (f *fault) streaming() *routev3.Route {
+	i := slices.IndexFunc(f.vh.Routes, func(r *routev3.Route) bool { return r.GetName() == "c.socket" })
+	return f.vh.Routes[i]
+}
+
 func wildRegex(re string) *routev3.RouteMatch_SafeRegex {
 	return &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: re}}
 }
@@ -206,6 +226,7 @@ var faults = []struct {
 	{"client-cert-header", "forwarded", func(f *fault) {
 		f.hcm.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
 	}},
+	{"delayed-close", "the default", func(f *fault) { f.hcm.DelayedCloseTimeout = nil }},
 	{"request-id", "the client's", func(f *fault) { f.hcm.PreserveExternalRequestId = true }},
 	{"request-id", "not in the answer", func(f *fault) { f.hcm.AlwaysSetRequestIdInResponse = false }},
 	{"forged-headers", "no mutation", func(f *fault) { f.hcm.EarlyHeaderMutationExtensions = nil }},
@@ -229,6 +250,36 @@ var faults = []struct {
 	{"filter-order", "a filter after the authorizer", func(f *fault) { f.insert(2, "envoy.filters.http.jwt_authn", &rbacv3.RBAC{}) }},
 	{"filter-order", "the authorizer off", func(f *fault) { f.hcm.HttpFilters[1].Disabled = true }},
 	{"filter-order", "the authorizer optional", func(f *fault) { f.hcm.HttpFilters[1].IsOptional = true }},
+	{"filter-order", "nothing watches over streams", func(f *fault) { f.hcm.HttpFilters = slices.Delete(f.hcm.HttpFilters, 3, 4) }},
+	{"streams-watched", "on for everything", func(f *fault) { f.filter(filterStreams).Disabled = false }},
+	{"streams-watched", "open when the sidecar fails", func(f *fault) { f.streams(func(c *extprocv3.ExternalProcessor) { c.FailureModeAllow = true }) }},
+	{"streams-watched", "the side stream let go after the headers", func(f *fault) {
+		f.streams(func(c *extprocv3.ExternalProcessor) {
+			c.ProcessingMode.ResponseTrailerMode = extprocv3.ProcessingMode_SKIP
+		})
+	}},
+	{"streams-watched", "only told", func(f *fault) { f.streams(func(c *extprocv3.ExternalProcessor) { c.ObservabilityMode = true }) }},
+	{"streams-watched", "endings not obeyed", func(f *fault) { f.streams(func(c *extprocv3.ExternalProcessor) { c.DisableImmediateResponse = true }) }},
+	{"streams-watched", "by the sidecar's cluster for decisions", func(f *fault) {
+		f.streams(func(c *extprocv3.ExternalProcessor) { c.GrpcService.GetEnvoyGrpc().ClusterName = clusterAuthz })
+	}},
+	{"streams-watched", "optional", func(f *fault) { f.filter(filterStreams).IsOptional = true }},
+	{"streams-watched", "a streaming route left out", func(f *fault) { f.streaming().TypedPerFilterConfig = nil }},
+	{"streams-watched", "off for a streaming route", func(f *fault) {
+		f.streaming().TypedPerFilterConfig[filterStreams] = pack(f.t, &extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Disabled{Disabled: true}})
+	}},
+	{"streams-watched", "a streaming route fails open", func(f *fault) {
+		p := watched()
+		p.GetOverrides().FailureModeAllow = yes()
+		f.streaming().TypedPerFilterConfig[filterStreams] = pack(f.t, p)
+	}},
+	{"streams-watched", "an ordinary route without a timeout", func(f *fault) { f.route.GetRoute().Timeout = dur(0) }},
+	{"streams-watched", "an ordinary route with an upgrade", func(f *fault) {
+		f.route.GetRoute().UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket"}}
+	}},
+	{"streams-watched", "on for an ordinary route", func(f *fault) {
+		f.route.TypedPerFilterConfig = map[string]*anypb.Any{filterStreams: pack(f.t, watched())}
+	}},
 	{"sane-only", "any method", func(f *fault) { f.hcm.HttpFilters[0].ConfigType = f.hcm.HttpFilters[2].ConfigType }},
 
 	{"ext-authz-fields", "shadowed", func(f *fault) {
@@ -332,20 +383,21 @@ var faults = []struct {
 	{"sane-only", "a client's present kept", func(f *fault) {
 		m := tellNow()
 		m.GetMutations().GetRequestMutations()[0].GetAppend().AppendAction = corev3.HeaderValueOption_ADD_IF_ABSENT
-		f.hcm.HttpFilters[3].ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}
+		f.filter(filterNow).ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}
 	}},
 	{"sane-only", "the start of the stream for the present", func(f *fault) {
 		m := tellNow()
 		m.GetMutations().GetRequestMutations()[0].GetAppend().GetHeader().Value = "%START_TIME(%s%3f)%"
-		f.hcm.HttpFilters[3].ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}
+		f.filter(filterNow).ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, m)}
 	}},
 	{"sane-only", "rules where there is no route", func(f *fault) {
-		f.hcm.HttpFilters[4].ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, freshOnly().GetRbac())}
+		f.filter(filterFresh).ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(f.t, freshOnly().GetRbac())}
 	}},
 	{"clusters-known", "a cluster nobody made", func(f *fault) { f.route.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: "x"} }},
 	{"clusters-known", "the sidecar as upstream", func(f *fault) {
 		f.route.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterAuthz}
 	}},
+	{"clusters-known", "nobody to watch over streams", func(f *fault) { delete(f.clusters, clusterStreams) }},
 	{"clusters-known", "no authorizer", func(f *fault) { delete(f.clusters, clusterAuthz) }},
 
 	{"circuit-breakers", "the defaults", func(f *fault) { f.clusters["upstream_h1"].CircuitBreakers = nil }},

@@ -63,7 +63,7 @@ func connectionRules() []rule {
 				l.only(h.where, h.HttpConnectionManager,
 					"stat_prefix", "rds", "http_filters", "normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
 					"strip_any_host_port", "strip_trailing_host_dot", "common_http_protocol_options", "http_protocol_options", "http2_protocol_options",
-					"max_request_headers_kb", "request_headers_timeout", "stream_idle_timeout", "use_remote_address", "internal_address_config",
+					"max_request_headers_kb", "request_headers_timeout", "stream_idle_timeout", "delayed_close_timeout", "use_remote_address", "internal_address_config",
 					"forward_client_cert_details", "early_header_mutation_extensions", "generate_request_id", "always_set_request_id_in_response",
 					"server_name", "upgrade_configs", "local_reply_config", "access_log", "access_log_options")
 				l.only(h.where, h.GetCommonHttpProtocolOptions(), "headers_with_underscores_action", "max_headers_count", "idle_timeout", "max_stream_duration")
@@ -88,6 +88,7 @@ func connectionRules() []rule {
 			n := h.GetMaxRequestHeadersKb().GetValue()
 			return n > 0 && n <= 96
 		}),
+		forManager("delayed-close", "an ended stream stays on the line for more than 1s", func(h manager) bool { return within(h.GetDelayedCloseTimeout(), time.Second) }),
 		forManager("headers-timeout", "request_headers_timeout is not within 1m", func(h manager) bool { return within(h.GetRequestHeadersTimeout(), time.Minute) }),
 		forManager("idle-timeout", "idle streams or connections are not ended", func(h manager) bool {
 			return within(h.GetStreamIdleTimeout(), 24*time.Hour) && within(h.GetCommonHttpProtocolOptions().GetIdleTimeout(), time.Hour)
@@ -138,14 +139,17 @@ func connectionRules() []rule {
 			// router: no filter that clears the route cache, changes the path or
 			// answers by itself.
 			// Envoy's look at the admission is there whole or not at all.
-			want := []string{filterSane, filterExtAuthz, filterAdmitted, filterRouter}
+			want := []string{filterSane, filterExtAuthz, filterAdmitted, filterStreams, filterRouter}
 			if m.admission() {
-				want = []string{filterSane, filterExtAuthz, filterAdmitted, filterNow, filterFresh, filterRouter}
+				want = []string{filterSane, filterExtAuthz, filterAdmitted, filterStreams, filterNow, filterFresh, filterRouter}
 			}
 			for _, h := range m.managers {
 				var got []string
 				for _, f := range h.GetHttpFilters() {
 					got = append(got, f.GetName())
+					if f.GetName() == filterStreams {
+						continue // streams-watched
+					}
 					l.only(h.where+" filter "+f.GetName(), f, "name", "typed_config")
 				}
 				if !slices.Equal(got, want) {

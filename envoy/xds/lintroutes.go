@@ -136,6 +136,9 @@ func routeRules() []rule {
 		{"exempt-nothing", func(l *linter, m *parts) {
 			m.eachRoute(func(where string, r *routev3.Route) {
 				for name, cfg := range r.GetTypedPerFilterConfig() {
+					if name == filterStreams {
+						continue // streams-watched
+					}
 					if name != filterExtAuthz {
 						l.fail(where, "an override of %s", name)
 						continue
@@ -153,18 +156,48 @@ func routeRules() []rule {
 				}
 			})
 		}},
+		{"streams-watched", lintStreams},
 		{"clusters-known", func(l *linter, m *parts) {
 			known := map[string]bool{}
 			for _, c := range m.clusters {
 				known[c.GetName()] = true
 			}
 			l.must(known[clusterAuthz], "clusters", "no cluster "+clusterAuthz)
+			l.must(known[clusterStreams], "clusters", "no cluster "+clusterStreams)
 			m.eachRoute(func(where string, r *routev3.Route) {
 				name := r.GetRoute().GetCluster()
 				l.must(known[name] && !strings.HasPrefix(name, "sidecar_"), where, "leads to the cluster "+name)
 			})
 		}},
 	}
+}
+
+// lintStreams wants a side stream beside every request that may last, which is
+// one without a timeout or with an upgrade, and beside no other.
+func lintStreams(l *linter, m *parts) {
+	for _, h := range m.managers {
+		for _, f := range h.GetHttpFilters() {
+			if f.GetName() != filterStreams {
+				continue
+			}
+			l.only(h.where+" filter "+f.GetName(), f, "name", "typed_config", "disabled")
+			l.must(f.GetDisabled(), h.where, "every request would have a side stream")
+			l.sameAs(h.where, f.GetTypedConfig(), watchStreams())
+		}
+	}
+	m.eachRoute(func(where string, r *routev3.Route) {
+		a := r.GetRoute()
+		lasts := a.GetTimeout() == nil || a.GetTimeout().AsDuration() == 0 || len(a.GetUpgradeConfigs()) > 0
+		cfg := r.GetTypedPerFilterConfig()[filterStreams]
+		switch {
+		case lasts && cfg == nil:
+			l.fail(where, "a call that may last, and nothing that could end it")
+		case !lasts && cfg != nil:
+			l.fail(where, "a side stream beside a call that ends by itself")
+		case cfg != nil:
+			l.sameAs(where, cfg, watched())
+		}
+	})
 }
 
 // cleanRegex tells whether a regular expression is one of templateRegex: only

@@ -31,6 +31,7 @@ const (
 	filterSane     = "dspgate.sane" // method, scheme and expectation by allow-list
 	filterExtAuthz = "envoy.filters.http.ext_authz"
 	filterAdmitted = "dspgate.admitted" // only what the authorizer said ok to
+	filterStreams  = "dspgate.streams"  // watches over streams; only on the routes of streaming services
 	filterNow      = "dspgate.now"      // tells the present; only with Config.Admission
 	filterFresh    = "dspgate.fresh"    // only while the admission lasts; only with Config.Admission
 	filterRouter   = "envoy.filters.http.router"
@@ -53,6 +54,10 @@ const (
 // listenerBufferBytes bounds what Envoy buffers for one connection each way; it
 // must hold the largest body sent to the authorizer.
 const listenerBufferBytes = 128 << 10
+
+// delayedClose is how long Envoy waits for a client to take the end of a
+// connection before it closes it.
+const delayedClose = 100 * time.Millisecond
 
 // methodRegex and schemeRegex are the allow-lists. TRACE, CONNECT, OPTIONS and
 // whatever else is no method of a service is refused before the authorizer.
@@ -121,6 +126,9 @@ func (b *builder) connectionManager(name string) *hcmv3.HttpConnectionManager {
 		MaxRequestHeadersKb:   u32(b.cfg.MaxHeaderKiB),
 		RequestHeadersTimeout: dur(b.cfg.RequestHeadersTimeout),
 		StreamIdleTimeout:     dur(b.cfg.StreamIdleTimeout),
+		// An ended stream is closed, not drained: the default leaves HTTP/1 and
+		// WebSocket clients a second on the line.
+		DelayedCloseTimeout: dur(delayedClose),
 
 		// Whom we speak to: the peer of the connection, never what a header says.
 		UseRemoteAddress: yes(),
@@ -158,6 +166,11 @@ func (b *builder) filters() []*hcmv3.HttpFilter {
 		// Empty here, so that it applies exactly where there is a route.
 		filter(filterAdmitted, &rbacv3.RBAC{}),
 	}
+	// Off, and on for the routes of streaming services. Before the look at the end
+	// of the admission: it asks a sidecar, which takes time.
+	streams := filter(filterStreams, watchStreams())
+	streams.Disabled = true
+	all = append(all, streams)
 	if b.cfg.Admission {
 		all = append(all, filter(filterNow, tellNow()), filter(filterFresh, &rbacv3.RBAC{}))
 	}

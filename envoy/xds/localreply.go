@@ -37,6 +37,12 @@ func problems(admission bool) []problem {
 	admitted := allOf(status(403), metadataFilter(filterExtAuthz, MetadataReason, exact(ReasonOK), false), metadataFilter(filterExtAuthz, MetadataDecisionID, regex(decisionIDRegex), false))
 	with := func(p problem, f *accesslogv3.AccessLogFilter) problem { p.filter = f; return p }
 	all := []problem{
+		// A side stream failed, or could not be opened: nobody watches any more.
+		with(unavailable, status(uint32(streamsFailed))),
+		// The authorizer allowed, and what it adds for the upstream makes the headers
+		// too many or too long: so many did the client send.
+		{filter: allOf(flagFilter("UAEX"), status(500), metadataFilter(filterExtAuthz, MetadataReason, exact(ReasonOK), false)), status: 431, code: "headers-too-large", title: "Headers are too large",
+			detail: "The headers of a request are too many or too long."},
 		// The authorizer failed: no answer, too late, or one that cannot be obeyed.
 		with(unavailable, allOf(flagFilter("UAEX"), statusFilter(accesslogv3.ComparisonFilter_GE, 500))),
 		{filter: allOf(status(403), headerFilter(":method", &routev3.HeaderMatcher_StringMatch{StringMatch: exact("CONNECT")}, false)), status: 403, code: "service-unknown", title: "No such service",
@@ -94,6 +100,9 @@ func problems(admission bool) []problem {
 // authorizer is a local reply too, and passes untouched, because it said why.
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	cfg := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		// Nor has what a sidecar says that ends a stream to be said again.
+		Filter: metadataFilter(streamsNamespace, streamsEnded, regex(".+"), false),
+	}, {
 		Filter: allOf(flagFilter("UAEX"), metadataFilter(filterExtAuthz, MetadataReason, regex(notAnyRegex([]string{ReasonOK})), false)),
 	}}}
 	grpc := headerFilter("content-type", &routev3.HeaderMatcher_StringMatch{StringMatch: prefix("application/grpc")}, false)

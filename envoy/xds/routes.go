@@ -106,8 +106,12 @@ func (b *builder) route(s *registry.Service) *routev3.Route {
 		Match:  b.match(s),
 		Action: &routev3.Route_Route{Route: action},
 	}
+	r.TypedPerFilterConfig = map[string]*anypb.Any{}
 	if s.Subject.Body() {
-		r.TypedPerFilterConfig = map[string]*anypb.Any{filterExtAuthz: b.any(bodyToCheck())}
+		r.TypedPerFilterConfig[filterExtAuthz] = b.any(bodyToCheck())
+	}
+	if s.Streaming != "" {
+		r.TypedPerFilterConfig[filterStreams] = b.any(watched())
 	}
 	return r
 }

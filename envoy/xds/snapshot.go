@@ -18,12 +18,13 @@ import (
 
 // The names in a snapshot.
 const (
-	ListenerPlain = "ingress"
-	ListenerTLS   = "ingress_tls"
-	routesName    = "services"
-	clusterAuthz  = "sidecar_authz"
-	clusterALS    = "sidecar_access_log" // one per sidecar, numbered
-	clusterADS    = "sidecar_ads"        // in the bootstrap
+	ListenerPlain  = "ingress"
+	ListenerTLS    = "ingress_tls"
+	routesName     = "services"
+	clusterAuthz   = "sidecar_authz"
+	clusterStreams = "sidecar_streams"
+	clusterALS     = "sidecar_access_log" // one per sidecar, numbered
+	clusterADS     = "sidecar_ads"        // in the bootstrap
 
 	secretServer   = "server"
 	secretClientCA = "client_ca"

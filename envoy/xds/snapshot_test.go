@@ -164,8 +164,11 @@ func TestOnlyTheServicesThatSaySo(t *testing.T) {
 	}
 	for _, vh := range rc.GetVirtualHosts() {
 		for _, r := range vh.GetRoutes() {
-			if body := len(r.GetTypedPerFilterConfig()) > 0; body != (r.GetName() == "a.body") {
+			if body := r.GetTypedPerFilterConfig()[filterExtAuthz] != nil; body != (r.GetName() == "a.body") {
 				t.Errorf("%s: an override of the authorizer: %v", r.GetName(), body)
+			}
+			if leash := r.GetTypedPerFilterConfig()[filterStreams] != nil; leash != (r.GetName() == "c.socket" || r.GetName() == "d.chat") {
+				t.Errorf("%s: a side stream: %v", r.GetName(), leash)
 			}
 			if up := len(r.GetRoute().GetUpgradeConfigs()) > 0; up != (r.GetName() == "c.socket") {
 				t.Errorf("%s: an upgrade: %v", r.GetName(), up)
