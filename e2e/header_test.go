@@ -113,6 +113,7 @@ func headerRows() []wire {
 		{"H20x", "twenty kilobytes of a header", get(pathReceipt, "X-A: "+strings.Repeat("b", 20<<10)+"\r\n"), ok, "", 1, pathReceipt, ""},
 		{"H20x", "a header longer than allowed", get(pathReceipt, "X-A: "+strings.Repeat("b", 33<<10)+"\r\n"), []int{431}, "headers-too-large", 0, "", ""},
 		{"H20x", "a name longer than allowed", get(pathReceipt, strings.Repeat("b", 33<<10)+": x\r\n"), []int{431}, "headers-too-large", 0, "", ""},
+		{"H20x", "forty headers", get(pathReceipt, strings.Repeat("X-A: b\r\n", 36)), ok, "", 1, pathReceipt, ""},
 		{"H20x", "more headers than allowed", get(pathReceipt, strings.Repeat("X-A: b\r\n", 70)), []int{431}, "headers-too-large", 0, "", ""},
 	}
 }
@@ -202,6 +203,22 @@ func TestHeaderCases(t *testing.T) {
 			if a := s.talk(t, fill(request, s.token(t, nil))); a.header.Get("X-Request-Id") == "" || a.header.Get("X-Request-Id") == spoofed {
 				t.Errorf("x-request-id %q", a.header.Get("X-Request-Id"))
 			}
+		}
+	})
+
+	// Allowed, but with what the sidecar adds there are more than 64: an ALLOW that
+	// goes no further, and the client's fault, not the authorizer's.
+	t.Run("H20x as many headers as are allowed, before the sidecar adds its own", func(t *testing.T) {
+		token, before := s.token(t, nil), len(s.arrivals(t))
+		for _, n := range []int{50, 55} {
+			a := s.talk(t, fill(get(pathReceipt, strings.Repeat("X-A: b\r\n", n)), token))
+			if a.status != 431 {
+				t.Errorf("answered %v", a)
+			}
+			mustBeProblem(t, a.reply, "headers-too-large", token)
+		}
+		if n := len(s.arrivals(t)) - before; n != 0 {
+			t.Errorf("%d arrivals", n)
 		}
 	})
 

@@ -140,11 +140,39 @@ func TestPathCases(t *testing.T) {
 		if err != nil || !json.Valid(dump) || !strings.Contains(string(dump), `"receipts.get"`) {
 			t.Fatalf("no dump of the configuration in force: %v", err)
 		}
-		for _, word := range []string{"internal_redirect_policy", `"redirect"`, `"disabled": true`, `"failure_mode_allow": true`, `"allow_connect"`, `"connect_config"`} {
+		for _, word := range []string{"internal_redirect_policy", `"redirect"`, `"failure_mode_allow": true`, `"allow_connect"`, `"connect_config"`} {
 			if strings.Contains(string(dump), word) {
 				t.Errorf("Envoy's configuration has %s", word)
 			}
 		}
+		var all any
+		if err := json.Unmarshal(dump, &all); err != nil {
+			t.Fatal(err)
+		}
+		if past := exempt(all, false); past > 0 {
+			t.Errorf("the authorizer is switched off in %d places", past)
+		}
 	})
 	s.conserved(t, since)
+}
+
+// exempt counts the places where ext_authz is switched off: the filter itself,
+// or what stands under its name in a route.
+func exempt(v any, authz bool) (n int) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			n += exempt(x, authz)
+		}
+	case map[string]any:
+		kind, _ := v["@type"].(string)
+		authz = authz || v["name"] == "envoy.filters.http.ext_authz" || strings.Contains(kind, "ext_authz")
+		if authz && v["disabled"] == true {
+			n++
+		}
+		for k, x := range v {
+			n += exempt(x, authz || k == "envoy.filters.http.ext_authz")
+		}
+	}
+	return n
 }
