@@ -45,7 +45,7 @@ type rollWatch struct {
 type rollReading struct {
 	number  uint64        // counts the readings from 1, in the order they began
 	clock   time.Duration // this process's, before the store was asked
-	at      Time // the store's clock
+	at      Time          // the store's clock
 	members []sighting
 	low     Revision // the lowest held by a member that may still serve
 	// doubt is until when, on this process's clock, a sidecar may serve that

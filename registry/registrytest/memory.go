@@ -172,6 +172,8 @@ func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base reg
 	switch {
 	case fence == 0 || fence != m.state.epoch:
 		return fmt.Errorf("%w: epoch %d, now %d", registry.ErrFenced, fence, m.state.epoch)
+	case base > m.state.head.Revision:
+		return fmt.Errorf("%w: %w: base %d, head %d", registry.ErrConflict, registry.ErrRewound, base, m.state.head.Revision)
 	case base != m.state.head.Revision:
 		return fmt.Errorf("%w: base %d, head %d", registry.ErrConflict, base, m.state.head.Revision)
 	}
