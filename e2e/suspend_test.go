@@ -170,11 +170,11 @@ func TestSuspendedUnderLoad(t *testing.T) {
 // revisionAt is the register's revision a decision was made on, by its record.
 func (s *stack) revisionAt(t testing.TB, decision string) (rev int64) {
 	t.Helper()
-	var d struct{ Revision int64 }
-	eventually(t, 5*time.Second, "decision "+decision+" is recorded", func() bool {
+	var d struct{ Decision struct{ Revision int64 } }
+	eventually(t, 20*time.Second, "decision "+decision+" is recorded", func() bool {
 		return s.api(t, s.info.OperatorToken, "GET", "/v1/decisions/"+url.PathEscape(decision), nil, &d) == 200
 	})
-	return d.Revision
+	return d.Decision.Revision
 }
 
 // thumbprint is the x5t#S256 of an entity's demo certificate.
