@@ -9,9 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -292,35 +290,6 @@ func (s *stack) send(t testing.TB, client *http.Client, base, method, path, bear
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	return reply{status: resp.StatusCode, header: resp.Header, body: b, err: err}
-}
-
-// raw sends bytes to the plain ingress and reads what comes back until the
-// connection closes or is silent for wait.
-func (s *stack) raw(t testing.TB, request string, wait time.Duration) string {
-	t.Helper()
-	u, err := url.Parse(s.info.Ingress)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.DialTimeout("tcp", u.Host, 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	// Envoy may answer and close before all was written; that is an answer too.
-	_, _ = io.WriteString(conn, request)
-	var out bytes.Buffer
-	buf := make([]byte, 64<<10)
-	for {
-		if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-			t.Fatal(err)
-		}
-		n, err := conn.Read(buf)
-		out.Write(buf[:n])
-		if err != nil || out.Len() > 1<<20 {
-			return out.String()
-		}
-	}
 }
 
 // tlsClient trusts the demo's CA and presents an entity's certificate, if any.

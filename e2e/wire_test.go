@@ -168,9 +168,15 @@ func closes(t testing.TB, r io.Reader) {
 func (w *wire) run(t *testing.T, s *stack) {
 	t.Helper()
 	token := s.token(t, nil)
-	o := s.watch(t)
-	a := s.talk(t, fill(w.request, token))
-	w.judge(t, o, a, token)
+	for try := 1; ; try++ {
+		o := s.watch(t)
+		a := s.talk(t, fill(w.request, token))
+		if a.code() == "admission-expired" && try < 5 {
+			continue // a busy machine held it up after it was allowed: refused as declared
+		}
+		w.judge(t, o, a, token)
+		return
+	}
 }
 
 func (w *wire) judge(t testing.TB, o *oracle, a answer, token string) {
