@@ -199,33 +199,6 @@ func TestStampIsUsedOnce(t *testing.T) {
 	}
 }
 
-// What is remembered of stamps used is bounded; beyond it calls are refused.
-func TestMemoryOfStampsIsBounded(t *testing.T) {
-	k := keys(t, keyA)
-	v, s := verifier(t, admission.VerifierConfig{Keys: k}), signer(t, k)
-	taken := 0
-	var value []byte
-	var c admission.Call
-	for ; taken < 1<<19; taken++ {
-		c = call()
-		c.DecisionID = fmt.Sprintf("%026d", taken)
-		value = s.Append(value[:0], &c, 1, at())
-		if _, err := v.Verify(string(value), &c, at()); err != nil {
-			if !errors.Is(err, admission.ErrBusy) {
-				t.Fatal(err)
-			}
-			break
-		}
-	}
-	if taken != 1<<18 {
-		t.Errorf("%d remembered at once", taken)
-	}
-	later := at().Add(2 * time.Second)
-	if _, err := v.Verify(sign(s, c, 1, later), &c, later); err != nil {
-		t.Errorf("when they are over: %v", err)
-	}
-}
-
 func TestKeysRotateWithoutARefusal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admission.keys")
 	write := func(lines ...string) {

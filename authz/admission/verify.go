@@ -94,13 +94,16 @@ const usedMax = 1 << 18
 // key can fill it.
 type used struct {
 	keep time.Duration
+	most int // per generation
 
 	mu       sync.Mutex
 	turned   time.Time
 	now, old map[string]struct{}
 }
 
-func newUsed(keep time.Duration) *used { return &used{keep: keep, now: map[string]struct{}{}} }
+func newUsed(keep time.Duration) *used {
+	return &used{keep: keep, most: usedMax, now: map[string]struct{}{}}
+}
 
 func (u *used) note(id string, now time.Time) error {
 	u.mu.Lock()
@@ -118,7 +121,7 @@ func (u *used) note(id string, now time.Time) error {
 	if _, again := u.old[id]; again {
 		return ErrReplayed
 	}
-	if len(u.now) >= usedMax {
+	if len(u.now) >= u.most {
 		return ErrBusy
 	}
 	u.now[id] = struct{}{}
