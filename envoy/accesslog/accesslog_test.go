@@ -24,6 +24,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/envoy/extauthz"
 )
 
 func start() time.Time { return time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC) }
@@ -366,10 +367,15 @@ func (k *keeper) len() int {
 	return len(k.all)
 }
 
-// A message that does not decode costs itself and nothing after it.
+// A message that does not decode costs itself and nothing after it, whatever the
+// server's codec.
 func TestServerPassesOverWhatDoesNotDecode(t *testing.T) {
+	t.Run("stock", func(t *testing.T) { passOver(t, grpc.NewServer()) })
+	t.Run("raw", func(t *testing.T) { passOver(t, extauthz.NewGRPCServer(extauthz.GRPCOptions{})) })
+}
+
+func passOver(t *testing.T, g *grpc.Server) {
 	j, k := newJoiner(t, JoinerConfig{}), &keeper{}
-	g := grpc.NewServer()
 	NewServer(ServerConfig{Joiner: j, Consumers: []Consumer{k}}).Register(g)
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -390,23 +396,32 @@ func TestServerPassesOverWhatDoesNotDecode(t *testing.T) {
 	bad := &alsv3.StreamAccessLogsMessage{}
 	// http_logs, one entry whose common_properties runs over its end.
 	bad.ProtoReflect().SetUnknown([]byte{0x12, 4, 0x0a, 2, 0x0a, 9})
-	id := authz.NewIDs().Next(start())
-	j.Allowed(id, start())
-	good := &alsv3.StreamAccessLogsMessage{}
-	if err := proto.Unmarshal(message(sample(id)), good); err != nil {
-		t.Fatal(err)
+	ids := authz.NewIDs()
+	good := func(n int) *alsv3.StreamAccessLogsMessage {
+		var entries []*datav3.HTTPAccessLogEntry
+		for range n {
+			id := ids.Next(start())
+			j.Allowed(id, start())
+			entries = append(entries, sample(id))
+		}
+		m := &alsv3.StreamAccessLogsMessage{}
+		if err := proto.Unmarshal(message(entries...), m); err != nil {
+			t.Fatal(err)
+		}
+		return m
 	}
-	for _, m := range []*alsv3.StreamAccessLogsMessage{bad, good} {
+	// A large message, a small one, none and another: the buffer is reused.
+	for _, m := range []*alsv3.StreamAccessLogsMessage{bad, good(200), good(1), {}, bad, good(2)} {
 		if err := stream.Send(m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); k.len() < 1; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); k.len() < 203; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("no entry came")
+			t.Fatalf("%d entries came", k.len())
 		}
 	}
-	if c := j.Counts(); c.Malformed != 1 || c.Forwarded != 1 {
+	if c := j.Counts(); c.Malformed != 2 || c.Forwarded != 203 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -55,21 +56,45 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 // would have said comes out as an ALLOW whose entry was lost.
 func (s *Server) stream(ss grpc.ServerStream) error {
 	d := newDecoder()
+	var m received
 	for {
-		// A message without fields keeps all it is given as unknown bytes: the
-		// whole message, unparsed, whatever the server's codec.
-		var raw emptypb.Empty
-		if err := ss.RecvMsg(&raw); err != nil {
+		if err := ss.RecvMsg(&m); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
-		if err := d.message(raw.ProtoReflect().GetUnknown(), s.consume); err != nil {
+		if err := d.message(m.bytes(), s.consume); err != nil {
 			s.cfg.Joiner.malformed.Add(1)
 			s.cfg.Log.WarnContext(ss.Context(), "access log message passed over", "err", wrapDecode(err))
 		}
 	}
+}
+
+// received is one message of a stream, whole and unparsed. A codec that knows
+// ReceiveRaw hands the bytes over; any other keeps them all as unknown fields of
+// a message that has none, in a fresh copy of each.
+type received struct {
+	emptypb.Empty
+	raw []byte // reused
+}
+
+// ReceiveRaw copies the message; data is freed when it returns.
+func (m *received) ReceiveRaw(data mem.BufferSlice) {
+	n := data.Len()
+	if cap(m.raw) < n {
+		m.raw = make([]byte, n)
+	}
+	m.raw = m.raw[:n]
+	data.CopyTo(m.raw)
+}
+
+// bytes are valid until the next message is received.
+func (m *received) bytes() []byte {
+	if unknown := m.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		return unknown
+	}
+	return m.raw
 }
 
 func (s *Server) consume(e *Entry) {

@@ -18,9 +18,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Codec passes Check's messages through as bytes and leaves every other
-// message (health, ADS, access logs) to grpc-go's own proto codec.
+// Codec passes Check's messages, and those of every RawReceiver, through as
+// bytes, and leaves every other message (health, ADS) to grpc-go's own proto
+// codec.
 type Codec struct{ proto encoding.CodecV2 }
+
+// RawReceiver is a message that decodes itself, as those of package accesslog.
+type RawReceiver interface {
+	// ReceiveRaw takes a message as it came; data is freed when it returns.
+	ReceiveRaw(data mem.BufferSlice)
+}
 
 // NewCodec makes a Codec.
 func NewCodec() Codec { return Codec{encoding.GetCodecV2("proto")} }
@@ -36,13 +43,19 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.proto.Marshal(v)
 }
 
-// Unmarshal implements encoding.CodecV2. A raw message keeps a reference of its
-// own, because grpc-go frees its one as soon as this returns.
+// Unmarshal implements encoding.CodecV2.
 func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
-	m, ok := v.(*rawMessage)
+	m, ok := v.(RawReceiver)
 	if !ok {
 		return c.proto.Unmarshal(data, v)
 	}
+	m.ReceiveRaw(data)
+	return nil
+}
+
+// ReceiveRaw keeps a reference of its own, because grpc-go frees its one as soon
+// as this returns.
+func (m *rawMessage) ReceiveRaw(data mem.BufferSlice) {
 	if len(data) == 1 {
 		data[0].Ref()
 		m.buf = data[0]
@@ -50,7 +63,6 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 		m.buf = data.MaterializeToBuffer(mem.DefaultBufferPool())
 	}
 	m.data = m.buf.ReadOnlyData()
-	return nil
 }
 
 // GRPCOptions tunes a server for Envoy's calls.
