@@ -440,6 +440,59 @@ func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
+// manyCalls is what Envoy sends for a number of calls at once.
+func manyCalls(t testing.TB, n int) []byte {
+	var in, hb bytes.Buffer
+	in.WriteString(http2.ClientPreface)
+	fr := http2.NewFramer(&in, nil)
+	enc := hpack.NewEncoder(&hb)
+	if err := fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	msg := framed(marshal(t, samples()["list"]))
+	for i := range n {
+		if i%64 == 0 { // as Envoy gives back what it has read
+			if err := fr.WriteWindowUpdate(0, 64<<10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hb.Reset()
+		for _, h := range [][2]string{
+			{":method", "POST"}, {":path", CheckMethod}, {":authority", "dspgate_authz"}, {":scheme", "http"},
+			{"te", "trailers"}, {"grpc-timeout", "1000m"}, {"content-type", "application/grpc"}, {"x-envoy-internal", "true"}, {"x-forwarded-for", "127.0.0.1"},
+		} {
+			if err := enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		id := uint32(2*i + 1)
+		if err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: hb.Bytes(), EndHeaders: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := fr.WriteData(id, true, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return in.Bytes()
+}
+
+// A call more costs no allocation: only the connection does.
+func TestCallsOnFramesDoNotAllocate(t *testing.T) {
+	dec := decision(authz.OK)
+	s, err := New(Options{Decider: deciderFunc(func(_ *authz.Request, d *authz.Decision) { *d = dec })})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allocs := func(calls int) float64 {
+		in := manyCalls(t, calls)
+		return testing.AllocsPerRun(5, func() { s.serveConn(t.Context(), &script{in: bytes.NewReader(in)}) })
+	}
+	few, many := allocs(100), allocs(1100)
+	if more := (many - few) / 1000; more > 0.05 {
+		t.Errorf("%.2f allocations a call", more)
+	}
+}
+
 // BenchmarkConn is one call among many that came at once, frames and all.
 func BenchmarkConn(b *testing.B) {
 	m, err := NewMetrics(prometheus.NewRegistry())
@@ -451,40 +504,10 @@ func BenchmarkConn(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var in, hb bytes.Buffer
-	in.WriteString(http2.ClientPreface)
-	fr := http2.NewFramer(&in, nil)
-	enc := hpack.NewEncoder(&hb)
-	if err := fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}); err != nil {
-		b.Fatal(err)
-	}
-	msg := framed(marshal(b, samples()["list"]))
-	for i := range b.N {
-		if i%64 == 0 { // as Envoy gives back what it has read
-			if err := fr.WriteWindowUpdate(0, 64<<10); err != nil {
-				b.Fatal(err)
-			}
-		}
-		hb.Reset()
-		for _, h := range [][2]string{
-			{":method", "POST"}, {":path", CheckMethod}, {":authority", "dspgate_authz"}, {":scheme", "http"},
-			{"te", "trailers"}, {"grpc-timeout", "1000m"}, {"content-type", "application/grpc"}, {"x-envoy-internal", "true"}, {"x-forwarded-for", "127.0.0.1"},
-		} {
-			if err := enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
-				b.Fatal(err)
-			}
-		}
-		id := uint32(2*i + 1)
-		if err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: hb.Bytes(), EndHeaders: true}); err != nil {
-			b.Fatal(err)
-		}
-		if err := fr.WriteData(id, true, msg); err != nil {
-			b.Fatal(err)
-		}
-	}
+	in := manyCalls(b, b.N)
 	b.ReportAllocs()
 	b.ResetTimer()
-	s.serveConn(b.Context(), &script{in: bytes.NewReader(in.Bytes())})
+	s.serveConn(b.Context(), &script{in: bytes.NewReader(in)})
 	if n := m.Count(authz.OK); n != uint64(b.N) {
 		b.Fatalf("%d answers of %d", n, b.N)
 	}

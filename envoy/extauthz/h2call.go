@@ -12,32 +12,33 @@ import (
 )
 
 // openHeaders begins a header block: of a new stream, or trailers of one.
-func (c *conn) openHeaders(f *http2.HeadersFrame) error {
+func (c *conn) openHeaders(id uint32, ended bool, block []byte, whole bool) error {
 	h := &c.headers
-	h.end, h.bytes, h.ignore = f.StreamEnded(), 0, true
-	h.stream = c.streams[f.StreamID]
+	h.end, h.bytes, h.ignore = ended, 0, true
+	h.stream = c.streams[id]
 	switch {
 	case h.stream != nil: // trailers
 		if !h.end {
 			return errProtocol(http2.ErrCodeProtocol)
 		}
-	case f.StreamID%2 == 0 || f.StreamID <= c.last:
+	case id%2 == 0 || id <= c.last:
 		// Also the trailers of a stream that was reset or answered meanwhile.
-		if f.StreamID%2 == 0 {
+		if id%2 == 0 {
 			return errProtocol(http2.ErrCodeProtocol)
 		}
 	case c.away:
-		c.last = f.StreamID
+		c.last = id
 	case len(c.streams) >= streamsMax:
-		c.last = f.StreamID
-		if err := c.fr.WriteRSTStream(f.StreamID, http2.ErrCodeRefusedStream); err != nil {
+		c.last = id
+		if err := c.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream); err != nil {
 			return err
 		}
 	default:
-		c.last = f.StreamID
-		h.stream, h.ignore = c.newStream(f.StreamID), false
+		c.last = id
+		h.stream, h.ignore = c.newStream(id), false
 	}
-	return c.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
+	c.dec.SetEmitEnabled(!h.ignore)
+	return c.fragment(block, whole)
 }
 
 func (c *conn) newStream(id uint32) *stream {
@@ -83,6 +84,7 @@ func (c *conn) cancel(id uint32) error {
 
 func (c *conn) fragment(b []byte, end bool) error {
 	h := &c.headers
+	h.open = !end
 	if h.bytes += len(b); h.bytes > headerBytesMax {
 		return errProtocol(http2.ErrCodeEnhanceYourCalm)
 	}
@@ -103,35 +105,37 @@ func (c *conn) fragment(b []byte, end bool) error {
 	return nil
 }
 
-// header hears of every field; all that matters here is which method is called.
+// header hears of the fields of a call up to the one that matters here, which
+// method is called. What is only to be passed over is not decoded.
 func (c *conn) header(f hpack.HeaderField) {
 	if h := &c.headers; !h.ignore && f.Name == ":path" {
 		h.stream.method = methodOf(f.Value)
+		c.dec.SetEmitEnabled(false)
 	}
 }
 
-func (c *conn) data(f *http2.DataFrame) error {
-	size := int64(f.Length)
-	st := c.streams[f.StreamID]
+// data takes a DATA frame of n bytes, padding and all.
+func (c *conn) data(id uint32, n int, b []byte, ended bool) error {
+	size := int64(n)
+	st := c.streams[id]
 	if st == nil {
-		if f.StreamID > c.last {
+		if id > c.last {
 			return errProtocol(http2.ErrCodeProtocol)
 		}
 		return c.done(size) // reset or answered meanwhile
 	}
-	b := f.Data()
-	if f.StreamEnded() && len(st.buf) == 0 {
+	if ended && len(st.buf) == 0 {
 		err := c.complete(st, b) // as Envoy sends it: nothing is copied
 		return errors.Join(err, c.done(size))
 	}
 	if len(st.buf)+len(b) > messageBytesMax {
-		return errors.Join(c.release(st), c.done(size), c.fr.WriteRSTStream(f.StreamID, http2.ErrCodeEnhanceYourCalm))
+		return errors.Join(c.release(st), c.done(size), c.fr.WriteRSTStream(id, http2.ErrCodeEnhanceYourCalm))
 	}
 	st.buf = append(st.buf, b...)
 	if err := c.done(size - int64(len(b))); err != nil { // the padding
 		return err
 	}
-	if f.StreamEnded() {
+	if ended {
 		return c.complete(st, st.buf)
 	}
 	return nil
