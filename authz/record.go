@@ -72,11 +72,11 @@ type Sink interface {
 
 // Bounds on how records wait.
 const (
-	RecordBatch    = 100                    // records at most in one Write
+	RecordBatch    = 1024                   // records at most in one Write
 	RecordDelay    = 200 * time.Millisecond // a record waits no longer for others to join it
 	RecordLateMax  = 2 * time.Minute        // what could not be written for so long is dropped: a search by time would miss it
 	recordQueue    = 1 << 14                // records waiting at most, over all shards (some 2.5 MB)
-	recordWake     = 64                     // a shard wakes the writer every so many records
+	recordWake     = 512                    // a shard wakes the writer every so many records
 	recordDrainMax = 3 * time.Second        // for writing what is left at the end
 	hashesMax      = 4096
 )
@@ -163,7 +163,7 @@ func (x *Recorder) Run(ctx context.Context, sink Sink) {
 	if x.running.Swap(true) {
 		panic("authz: Recorder.Run twice")
 	}
-	w := writer{x: x, sink: sink, batch: make([]Record, 0, RecordBatch), hashes: map[hashKey]Hash{}}
+	w := writer{x: x, sink: sink, batch: make([]Record, 0, RecordBatch), hashes: map[hashKey]Hash{}, routes: map[route]string{}}
 	tick := time.NewTicker(RecordDelay)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -193,7 +193,10 @@ type writer struct {
 	sink   Sink
 	batch  []Record
 	hashes map[hashKey]Hash // of clients seen lately; hashing costs more than all the rest
+	routes map[route]string // Record.Route of services seen lately
 }
+
+type route struct{ method, template string }
 
 type hashKey struct {
 	abn  registry.ABN
@@ -251,7 +254,7 @@ func (w *writer) record(p *pending) Record {
 	}
 	if p.service != nil {
 		r.Service = p.service.Key
-		r.Route = p.service.Method + " " + p.service.Template
+		r.Route = w.route(route{p.service.Method, p.service.Template})
 	}
 	if p.app != nil {
 		r.ClientID, r.ProductID = p.app.ClientID, p.app.ProductID
@@ -269,6 +272,18 @@ func (w *writer) record(p *pending) Record {
 		r.SSIDHash = w.hash(hashKey{ssid: p.ssid}, "software_id", func() string { return p.ssid })
 	}
 	return r
+}
+
+func (w *writer) route(k route) string {
+	s, ok := w.routes[k]
+	if !ok {
+		if len(w.routes) >= hashesMax {
+			clear(w.routes)
+		}
+		s = k.method + " " + k.template
+		w.routes[k] = s
+	}
+	return s
 }
 
 func (w *writer) hash(k hashKey, kind string, id func() string) Hash {

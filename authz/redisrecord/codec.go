@@ -31,20 +31,28 @@ const (
 	hasSSIDHash
 )
 
-// pack writes a batch of one sidecar.
-func pack(b []byte, batch []authz.Record) []byte {
-	p := packer{b: append(b, formatVersion), index: map[string]uint64{}}
+// pack appends a batch of one sidecar.
+func pack(b []byte, batch []authz.Record) []byte { return new(packer).pack(b, batch) }
+
+// packer packs batches, one after the other.
+type packer struct {
+	b     []byte
+	index map[string]uint64 // of the batch's strings; kept for its room
+}
+
+func (p *packer) pack(b []byte, batch []authz.Record) []byte {
+	if p.index == nil {
+		p.index = make(map[string]uint64, 64)
+	}
+	clear(p.index)
+	p.b = append(b, formatVersion)
 	p.string(batch[0].Sidecar)
 	p.uint(uint64(len(batch)))
 	for i := range batch {
 		p.record(&batch[i])
 	}
-	return p.b
-}
-
-type packer struct {
-	b     []byte
-	index map[string]uint64
+	b, p.b = p.b, nil
+	return b
 }
 
 func (p *packer) uint(n uint64) { p.b = binary.AppendUvarint(p.b, n) }

@@ -42,7 +42,7 @@ func drawRecord(t *rapid.T) authz.Record {
 func TestPackedBatchesComeBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sidecar := rapid.StringMatching(`[a-z0-9-]{0,10}`).Draw(t, "sidecar")
-		want := rapid.SliceOfN(rapid.Custom(drawRecord), 1, authz.RecordBatch).Draw(t, "batch")
+		want := rapid.SliceOfN(rapid.Custom(drawRecord), 1, entryMax).Draw(t, "batch")
 		for i := range want {
 			want[i].Sidecar = sidecar
 		}
@@ -58,7 +58,7 @@ func TestPackedBatchesComeBack(t *testing.T) {
 
 // ordinary makes a full batch as a busy product makes it.
 func ordinary(ids *authz.IDs, at time.Time) []authz.Record {
-	batch := make([]authz.Record, authz.RecordBatch)
+	batch := make([]authz.Record, entryMax)
 	for i := range batch {
 		batch[i] = authz.Record{
 			ID: ids.Next(at), At: registry.At(at), Revision: 1234, Environment: registry.PROD, Service: "payevnt.0004.submit",
@@ -70,8 +70,8 @@ func ordinary(ids *authz.IDs, at time.Time) []authz.Record {
 }
 
 func TestFullBatchIsSmall(t *testing.T) {
-	if n := len(pack(nil, ordinary(authz.NewIDs(), time.Now()))); n > 100*authz.RecordBatch {
-		t.Errorf("%d bytes for %d records", n, authz.RecordBatch)
+	if n := len(pack(nil, ordinary(authz.NewIDs(), time.Now()))); n > 100*entryMax {
+		t.Errorf("%d bytes for %d records", n, entryMax)
 	}
 }
 
