@@ -43,7 +43,7 @@ type Config struct {
 // ends at an instant (a certification, support, a lease, a notice taking effect)
 // ends its streams within it, whatever the clock did meanwhile; a timer for each
 // would have to be right about each of them, and about clocks that are set.
-const judgeEvery = 200 * time.Millisecond
+const judgeEvery = 400 * time.Millisecond
 
 // Streams is every side stream open on this sidecar. Safe for concurrent use.
 type Streams struct {
