@@ -140,7 +140,7 @@ func TestAdmittedCallsPassOnce(t *testing.T) {
 	}
 	again := newGate(t, func(c *upstream.Config) { c.AllowReplay = true })
 	r := request(t, keyA, "GET", "/a", nil)
-	if again.serve(r).Code != 200 || again.serve(r).Code != 200 {
+	if first, second := again.serve(r).Code, again.serve(r).Code; first != 200 || second != 200 {
 		t.Error("replay is allowed, and refused")
 	}
 }
