@@ -43,7 +43,7 @@ unit: ## all tests that start no demo
 
 .PHONY: race
 race: ## the concurrent packages under the race detector, which makes pools allocate
-	@$(GO) test -race -short -skip NotAllocate ./registry/... ./authz/... ./control/... ./envoy/extauthz/... ./envoy/accesslog/...
+	@$(GO) test -race -short -skip NotAllocate ./registry/... ./authz/... ./control/... ./envoy/extauthz/... ./envoy/extproc/... ./envoy/accesslog/...
 
 .PHONY: e2e
 e2e: tools build ## real Envoy and Redis: the cases, the stories
