@@ -163,17 +163,25 @@ func (s *Streams) Run(ctx context.Context) {
 	tick := time.NewTicker(judgeEvery)
 	defer tick.Stop()
 	var all []*leash
-	for {
+	for ctx.Err() == nil {
 		changed := s.cfg.Changed()
+		start := time.Now()
 		all = s.judge(ctx, all)
+		// A fifth of a processor at most, however many streams there are and however
+		// often Views change: requests are decided on the same one.
+		rest := time.NewTimer(min(4*time.Since(start), judgeEvery))
 		select {
 		case <-ctx.Done():
-			s.Close(context.WithoutCancel(ctx))
-			return
+		case <-rest.C:
+		}
+		rest.Stop()
+		select {
+		case <-ctx.Done():
 		case <-changed:
 		case <-tick.C:
 		}
 	}
+	s.Close(context.WithoutCancel(ctx))
 }
 
 // ending is what one judgement ended for one cause.

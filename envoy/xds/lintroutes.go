@@ -7,6 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"github.com/dspgate/dspgate/envoy/headers"
@@ -183,6 +184,16 @@ func lintStreams(l *linter, m *parts) {
 			l.only(h.where+" filter "+f.GetName(), f, "name", "typed_config", "disabled")
 			l.must(f.GetDisabled(), h.where, "every request would have a side stream")
 			l.sameAs(h.where, f.GetTypedConfig(), watchStreams())
+			c := &extprocv3.ExternalProcessor{}
+			if !l.open(h.where, f.GetTypedConfig(), c) {
+				continue
+			}
+			// Said again, apart from how it was made: each of these lets streams go on.
+			mode := c.GetProcessingMode()
+			l.must(!c.GetFailureModeAllow() && !c.GetObservabilityMode() && !c.GetDisableImmediateResponse() && !c.GetAllowModeOverride() &&
+				c.GetGrpcService().GetEnvoyGrpc().GetClusterName() == clusterStreams &&
+				mode.GetRequestHeaderMode() == extprocv3.ProcessingMode_SEND && mode.GetResponseTrailerMode() == extprocv3.ProcessingMode_SEND,
+				h.where, "a stream could go on that a sidecar ended")
 		}
 	}
 	m.eachRoute(func(where string, r *routev3.Route) {
