@@ -56,7 +56,7 @@ func TestExhaustion(t *testing.T) {
 	t.Run("L01 and L03 strangers' identifiers through Envoy", func(t *testing.T) {
 		elsewhere(t, "../authz/flood_test.go", "TestFloodOfIdentifiersKeepsNothing")
 		m := minter{t, s, s.signer}
-		s.get(t, "GET", lookup, s.token(t, nil), nil, nil)
+		s.ask(t, "GET", lookup, s.token(t, nil), nil)
 		before, _ := series(t, side)
 		keys, err := c.DBSize(t.Context()).Result()
 		if err != nil {
@@ -65,9 +65,9 @@ func TestExhaustion(t *testing.T) {
 		o := s.watch(t)
 		for i := range 600 {
 			id := fmt.Sprintf("stranger-%d", i)
-			s.get(t, "GET", "/"+id+"/v1", m.claim("client_id", id), http.Header{"User-Agent": {id}, "X-Product-Id": {id}}, nil)
-			s.get(t, "GET", lookup, m.header("kid", id), nil, nil)
-			s.get(t, "GET", lookup, m.claim("iss", "http://"+id), nil, nil)
+			s.ask(t, "GET", "/"+id+"/v1", m.claim("client_id", id), http.Header{"User-Agent": {id}, "X-Product-Id": {id}})
+			s.ask(t, "GET", lookup, m.header("kid", id), nil)
+			s.ask(t, "GET", lookup, m.claim("iss", "http://"+id), nil)
 		}
 		o.check(0, "")
 		after, text := series(t, side)
@@ -93,23 +93,23 @@ func TestExhaustion(t *testing.T) {
 					throw(t, s, "GET "+lookup+" HTTP/1.1\r\nHost: localhost\r\n"+name+": "+v+"\r\nConnection: close\r\n\r\n")
 					continue
 				}
-				s.get(t, "GET", lookup, own, h, nil)
+				s.ask(t, "GET", lookup, own, h)
 			}
 			q := strings.NewReplacer("\x1b", "%1b", " ", "%20", "\t", "%09", "\u2028", "%e2%80%a8").Replace(v)
-			s.get(t, "GET", receipt+"?q="+q, own, nil, nil)
+			s.ask(t, "GET", receipt+"?q="+q, own, nil)
 		}
 		// A megabyte of header is cut off by Envoy.
 		throw(t, s, "GET "+lookup+" HTTP/1.1\r\nHost: localhost\r\nX-Big: "+strings.Repeat("B", 1<<20)+"\r\n\r\n")
 		m := minter{t, s, s.signer}
 		for _, raw := range []string{m.claim("sub", tfn), m.header("kid", tfn), m.claim("client_id", tfn), m.claim("scope", tfn), m.claim("iss", "http://"+tfn)} {
-			if r := s.get(t, "GET", lookup, raw, nil, nil); r.status != 200 && bytes.Contains(r.body, []byte(tfn)) {
+			if r := s.ask(t, "GET", lookup, raw, nil); r.status != 200 && bytes.Contains(r.body, []byte(tfn)) {
 				t.Errorf("a TFN in the refusal: %v", r)
 			}
 		}
 		for _, r := range []reply{
-			s.get(t, "GET", prefill, own, nil, nil), s.get(t, "GET", prefill, "", nil, nil), s.get(t, "GET", prefill+"/"+tfn, own, nil, nil),
+			s.ask(t, "GET", prefill, own, nil), s.ask(t, "GET", prefill, "", nil), s.ask(t, "GET", prefill+"/"+tfn, own, nil),
 			s.get(t, "POST", verify, own, http.Header{"Content-Type": {"application/json"}}, strings.NewReader(`{"tfn":"`+tfn+`"}`)),
-			s.get(t, "GET", lookup+"?tfn="+tfn, "", http.Header{"X-Tfn": {tfn}}, nil),
+			s.ask(t, "GET", lookup+"?tfn="+tfn, "", http.Header{"X-Tfn": {tfn}}),
 		} {
 			if r.status != 200 && bytes.Contains(r.body, []byte(tfn)) {
 				t.Errorf("a TFN in the refusal: %v", r)
@@ -137,12 +137,12 @@ func TestExhaustion(t *testing.T) {
 			return signature(t, s.token(t, nil), func(b []byte) []byte { b[10], b[11], b[12] = byte(i), byte(i>>8), 0; return b })
 		}
 		cached := s.token(t, nil)
-		mustAdmit(t, s.send(t, flood, s.info.Ingress, "GET", lookup, cached, nil, nil), lookup, kooka)
+		mustAdmit(t, s.askVia(t, flood, s.info.Ingress, "GET", lookup, cached, nil), lookup, kooka)
 		began := time.Now()
 		before := s.metric(t, side, "token_signatures_total", "")
 		throttled := 0
 		for i := range 500 {
-			switch r := s.send(t, flood, s.info.Ingress, "GET", lookup, forged(i), nil, nil); r.code() {
+			switch r := s.askVia(t, flood, s.info.Ingress, "GET", lookup, forged(i), nil); r.code() {
 			case "token-signature-invalid":
 			case "rate-limited":
 				mustRefuse(t, r, "rate-limited")
@@ -156,8 +156,8 @@ func TestExhaustion(t *testing.T) {
 			t.Errorf("%v signatures computed, at most %v are allowed; %d calls throttled", spent, most, throttled)
 		}
 		// Others are not harmed, nor is the flooder's own good token that is known.
-		mustAdmit(t, s.send(t, innocent, s.info.Ingress, "GET", lookup, s.token(t, nil), nil, nil), lookup, kooka)
-		mustAdmit(t, s.send(t, flood, s.info.Ingress, "GET", lookup, cached, nil, nil), lookup, kooka)
+		mustAdmit(t, s.askVia(t, innocent, s.info.Ingress, "GET", lookup, s.token(t, nil), nil), lookup, kooka)
+		mustAdmit(t, s.askVia(t, flood, s.info.Ingress, "GET", lookup, cached, nil), lookup, kooka)
 	})
 
 	t.Run("L07 one bad token again and again costs one signature", func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestExhaustion(t *testing.T) {
 		raw := signature(t, s.token(t, nil), func(b []byte) []byte { b[40] ^= 1; return b })
 		before := s.metric(t, side, "token_signatures_total", "")
 		for range 300 {
-			mustRefuse(t, s.send(t, client, s.info.Ingress, "GET", lookup, raw, nil, nil), "token-signature-invalid")
+			mustRefuse(t, s.askVia(t, client, s.info.Ingress, "GET", lookup, raw, nil), "token-signature-invalid")
 		}
 		if n := s.metric(t, side, "token_signatures_total", "") - before; n > 2 {
 			t.Errorf("%v signatures computed", n)

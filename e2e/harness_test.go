@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,6 +53,8 @@ type stack struct {
 		} `json:"pids"`
 	}
 	signer *issue.Signer
+	// held counts calls that ask found held up after they were admitted.
+	held atomic.Int64
 }
 
 type lockedBuffer struct {
@@ -263,6 +266,30 @@ func (s *stack) get(t testing.TB, method, path, bearer string, header http.Heade
 	return s.send(t, http.DefaultClient, s.info.Ingress, method, path, bearer, header, body)
 }
 
+// ask is get for cases that are about something else than a busy machine.
+func (s *stack) ask(t testing.TB, method, path, bearer string, header http.Header) reply {
+	t.Helper()
+	return s.askVia(t, http.DefaultClient, s.info.Ingress, method, path, bearer, header)
+}
+
+// askVia sends a request without a body, and again when the declared 503 says
+// that it was held up or that the authorizer was too slow: on a machine with
+// more to do than processors both happen. What was held up after an ALLOW is
+// noted for the oracle.
+func (s *stack) askVia(t testing.TB, client *http.Client, base, method, path, bearer string, header http.Header) (r reply) {
+	t.Helper()
+	for range 8 {
+		r = s.send(t, client, base, method, path, bearer, header, nil)
+		switch r.code() {
+		case "admission-expired", "authorizer-unavailable":
+			s.held.Add(1)
+		default:
+			return r
+		}
+	}
+	return r
+}
+
 func (s *stack) send(t testing.TB, client *http.Client, base, method, path, bearer string, header http.Header, body io.Reader) reply {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -434,12 +461,13 @@ type oracle struct {
 	arrivals int
 	allows   float64
 	panics   float64
+	held     int64
 }
 
 // watch notes how things stand before a case.
 func (s *stack) watch(t testing.TB) *oracle {
 	t.Helper()
-	return &oracle{t: t, s: s, arrivals: len(s.arrivals(t)), allows: s.allows(t), panics: s.panics(t)}
+	return &oracle{t: t, s: s, arrivals: len(s.arrivals(t)), allows: s.allows(t), panics: s.panics(t), held: s.held.Load()}
 }
 
 func (s *stack) allows(t testing.TB) (n float64) {
@@ -459,7 +487,8 @@ func (s *stack) panics(t testing.TB) (n float64) {
 // check holds what happened since against O1, O2 and O3: as many requests
 // arrived upstream as were allowed, each with one decision ID that is its own and
 // the product of the token; nothing panicked. want is how many should have
-// arrived.
+// arrived. A call that ask found held up was allowed and not served: it may have
+// been stopped on either side of the upstream's door.
 func (o *oracle) check(want int, product string) {
 	o.t.Helper()
 	var seen []arrival
@@ -467,10 +496,11 @@ func (o *oracle) check(want int, product string) {
 		seen = o.s.arrivals(o.t)[o.arrivals:]
 		return len(seen) >= want
 	})
-	if len(seen) != want {
+	held := int(o.s.held.Load() - o.held)
+	if len(seen) < want || len(seen) > want+held {
 		o.t.Errorf("O1: %d requests reached the upstream, want %d", len(seen), want)
 	}
-	if allows := o.s.allows(o.t) - o.allows; int(allows) != len(seen) {
+	if allows := o.s.allows(o.t) - o.allows; int(allows) < len(seen) || int(allows) > len(seen)+held {
 		o.t.Errorf("O1: %v ALLOW decisions, %d arrivals upstream", allows, len(seen))
 	}
 	ids := map[string]bool{}

@@ -113,15 +113,15 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 	// suspended is not.
 	same := func(t *testing.T) {
 		t.Helper()
-		mustAdmit(t, s.get(t, "GET", lookup, own, nil, nil), lookup, kooka)
-		mustRefuse(t, s.get(t, "POST", lodge, suspended, version, nil), "product-suspended")
+		mustAdmit(t, s.ask(t, "GET", lookup, own, nil), lookup, kooka)
+		mustRefuse(t, s.ask(t, "POST", lodge, suspended, version), "product-suspended")
 	}
 	fresh := func(t *testing.T) {
 		t.Helper()
 		eventually(t, 15*time.Second, "the short lease is renewed again", func() bool {
 			return s.metric(t, side, "register_lease_short_seconds", "") > 1
 		})
-		eventually(t, 5*time.Second, "risk rating 3 is served again", func() bool { return s.get(t, "GET", clients, own, nil, nil).status == 200 })
+		eventually(t, 5*time.Second, "risk rating 3 is served again", func() bool { return s.ask(t, "GET", clients, own, nil).status == 200 })
 		same(t)
 	}
 
@@ -157,24 +157,37 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 		}, "tampered"},
 	} {
 		t.Run(r.id+" "+r.what, func(t *testing.T) {
-			var before float64
-			if r.alarm != "" {
-				before = s.alarms(t, side, r.alarm)
+			// As it stands now: a row before may have made the control plane write.
+			saved = dump(t, c)
+			rev, err := c.HGet(ctx, keyHead, "rev").Int64()
+			if err != nil {
+				t.Fatal(err)
 			}
-			defer restore(t, c, saved)
-			o := s.watch(t)
+			head, change, next = c.HGetAll(ctx, keyHead).Val(), entry(fmt.Sprint(rev)), fmt.Sprint(rev+1)
+			alarms := func() float64 {
+				return s.alarms(t, side, r.alarm) + s.alarms(t, s.info.ControlDebug, r.alarm)
+			}
+			before := alarms()
 			if _, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error { r.break_(p); return nil }); err != nil {
 				t.Fatal(err)
 			}
-			if r.alarm != "" {
-				eventually(t, 10*time.Second, "an alarm "+r.alarm, func() bool { return s.alarms(t, side, r.alarm) > before })
+			// Either no lease is renewed and somebody is told, or the control plane has
+			// put the store right before anybody looked.
+			broken, told := false, r.alarm == ""
+			healed := func() bool {
+				at := c.HGetAll(ctx, keyHead).Val()
+				return (at["head"] == head["head"] || len(at["rev"]) >= len(next) && at["rev"] >= next && r.id != "R13" && r.id != "R14x") &&
+					c.HExists(ctx, keyRec, "suspension/"+x.ID).Val() && c.Exists(ctx, keyLog).Val() == 1
 			}
-			eventually(t, 10*time.Second, "no lease is renewed", func() bool {
-				return s.metric(t, side, "register_lease_short_seconds", "") < 0.9
+			eventually(t, 15*time.Second, "an alarm "+r.alarm+" and the lease's end, or the store is healed", func() bool {
+				told = told || alarms() > before
+				broken = broken || s.metric(t, side, "register_lease_short_seconds", "") < 0.9
+				return told && broken || r.id != "R13" && r.id != "R14x" && healed()
 			})
 			same(t)
-			o.check(1, kooka)
-			restore(t, c, saved)
+			if !healed() || r.id == "R13" || r.id == "R14x" {
+				restore(t, c, saved)
+			}
 			fresh(t)
 		})
 	}
@@ -254,13 +267,13 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 		}
 		polls := s.metric(t, side, "register_polls_total", "")
 		eventually(t, 10*time.Second, "polls go on", func() bool { return s.metric(t, side, "register_polls_total", "") > polls+5 })
-		mustAdmit(t, s.get(t, "GET", clients, own, nil, nil), clients, kooka)
+		mustAdmit(t, s.ask(t, "GET", clients, own, nil), clients, kooka)
 		same(t)
 		if err := c.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {
 			t.Fatal(err)
 		}
 		y := s.suspend(t, "product", "FP-1002", nil)
-		s.lift(t, y.ID)
+		s.liftLater(t, y.ID)
 	})
 
 	t.Run("R09 silent for longer than the short lease", func(t *testing.T) {
@@ -272,15 +285,15 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 		allowed := 0
 		var r reply
 		eventually(t, 10*time.Second, "risk rating 3 is refused", func() bool {
-			if r = s.get(t, "GET", clients, own, nil, nil); r.status == 200 {
+			if r = s.ask(t, "GET", clients, own, nil); r.status == 200 {
 				allowed++
 			}
 			return r.status != 200
 		})
 		mustRefuse(t, r, "register-stale")
-		mustRefuse(t, s.get(t, "GET", prefill, own, nil, nil), "register-stale")
+		mustRefuse(t, s.ask(t, "GET", prefill, own, nil), "register-stale")
 		same(t) // ratings 1 and 2 go on
-		mustAdmit(t, s.get(t, "POST", payroll, own, nil, nil), payroll, kooka)
+		mustAdmit(t, s.ask(t, "POST", payroll, own, nil), payroll, kooka)
 		began := time.Now()
 		var problem bytes.Buffer
 		if status := s.try(t, s.info.OperatorToken, "/v1/suspensions", `{"subject":{"kind":"product","id":"FP-1002"},"reason":"silent"}`, &problem); status != 503 {
@@ -313,12 +326,21 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 			}
 			fresh(t)
 			wattle := s.tokenFor(t, "fp-1001-prod", "65000000101")
-			mustRefuse(t, s.get(t, "GET", lookup, wattle, http.Header{"X-Product-Version": {"5.0"}}, nil), "version-blocked")
+			mustRefuse(t, s.ask(t, "GET", lookup, wattle, http.Header{"X-Product-Version": {"5.0"}}), "version-blocked")
 			eventually(t, 15*time.Second, "the control plane writes again", func() bool { return statusOf(s.info.ControlDebug+"/readyz") == 200 })
-			s.lift(t, y.ID)
+			s.liftLater(t, y.ID)
 		}
 		s.info.PIDs.Redis = pid
 	})
+}
+
+// liftLater lifts on a store that was set back: there, sidecars that nobody
+// knows of are waited for as long as one could hold a lease.
+func (s *stack) liftLater(t testing.TB, id string) {
+	t.Helper()
+	if status := s.api(t, s.info.Operator2Token, "POST", "/v1/suspensions/"+id+"/lift", map[string]any{"reason": "case over"}, nil); status != 200 {
+		t.Fatalf("lift %s: status %d", id, status)
+	}
 }
 
 // R03: WAIT needs a replica, which the demo does not have; registry/redisstore
@@ -379,7 +401,7 @@ func TestSuspendWithSilentSidecar(t *testing.T) {
 		raw := s.token(t, nil)
 		two := s.info.PIDs.Sidecars[1]
 		eventually(t, 10*time.Second, "both sidecars answer", func() bool {
-			s.get(t, "GET", lookup, raw, nil, nil)
+			s.ask(t, "GET", lookup, raw, nil)
 			return s.allowsOf(t, 0) > 0 && s.allowsOf(t, 1) > 0
 		})
 		if err := syscall.Kill(two, syscall.SIGSTOP); err != nil {
@@ -424,7 +446,7 @@ func TestSuspendWithSilentSidecar(t *testing.T) {
 		eventually(t, 15*time.Second, "it is acknowledged", func() bool { return at("5s").Enforcement.Complete })
 		o := s.watch(t)
 		for range 50 {
-			mustRefuse(t, s.get(t, "GET", lookup, raw, nil, nil), "product-suspended")
+			mustRefuse(t, s.ask(t, "GET", lookup, raw, nil), "product-suspended")
 		}
 		o.check(0, "")
 	})
@@ -438,7 +460,7 @@ func TestSuspendWithSilentSidecar(t *testing.T) {
 			cfg["lease"] = map[string]any{"short": "1s", "long": "2s", "poll": "200ms"}
 		})
 		s.ready(t, s.info.SidecarDebug[0])
-		eventually(t, 10*time.Second, "calls are admitted", func() bool { return s.get(t, "GET", lookup, raw, nil, nil).status == 200 })
+		eventually(t, 10*time.Second, "calls are admitted", func() bool { return s.ask(t, "GET", lookup, raw, nil).status == 200 })
 		o := s.watch(t) // a stopped sidecar tells no metrics
 		if err := p.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
@@ -453,11 +475,11 @@ func TestSuspendWithSilentSidecar(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 50 {
-			if r := s.get(t, "GET", lookup, raw, nil, nil); r.status == 200 {
+			if r := s.ask(t, "GET", lookup, raw, nil); r.status == 200 {
 				t.Fatalf("admitted after a complete answer: %v", r)
 			}
 		}
-		eventually(t, 10*time.Second, "the sidecar has caught up", func() bool { return s.get(t, "GET", lookup, raw, nil, nil).code() == "product-suspended" })
+		eventually(t, 10*time.Second, "the sidecar has caught up", func() bool { return s.ask(t, "GET", lookup, raw, nil).code() == "product-suspended" })
 		o.check(0, "")
 	})
 }

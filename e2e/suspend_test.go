@@ -93,15 +93,15 @@ func TestSuspended(t *testing.T) {
 				r.subject = thumbprint(t, s, "31000000202")
 			}
 			o := s.watch(t)
-			mustAdmit(t, s.send(t, client, base, r.method, r.path, own, r.header, nil), r.path, kooka)
+			mustAdmit(t, s.askVia(t, client, base, r.method, r.path, own, r.header), r.path, kooka)
 			x := s.suspend(t, r.kind, r.subject, r.more)
 			defer s.lift(t, x.ID)
 			if !x.Enforcement.Complete {
 				t.Fatalf("not complete: %+v", x.Enforcement)
 			}
-			mustRefuse(t, s.send(t, client, base, r.method, r.path, own, r.header, nil), r.want)
+			mustRefuse(t, s.askVia(t, client, base, r.method, r.path, own, r.header), r.want)
 			want := 1
-			switch got := s.send(t, client, base, "GET", receipt, own, r.header, nil); r.receipt {
+			switch got := s.askVia(t, client, base, "GET", receipt, own, r.header); r.receipt {
 			case "ok":
 				mustAdmit(t, got, receipt, kooka)
 				want++
@@ -110,13 +110,13 @@ func TestSuspended(t *testing.T) {
 			}
 			if r.kind == "service" {
 				// Others of the product go on.
-				mustAdmit(t, s.send(t, client, base, "GET", clients, own, nil, nil), clients, kooka)
+				mustAdmit(t, s.askVia(t, client, base, "GET", clients, own, nil), clients, kooka)
 				want++
 			}
 			o.check(want, kooka)
 		})
 	}
-	mustAdmit(t, s.get(t, "GET", lookup, own, nil, nil), lookup, kooka) // as it was found
+	mustAdmit(t, s.ask(t, "GET", lookup, own, nil), lookup, kooka) // as it was found
 }
 
 // J25 under load: no call that reaches the upstream arrives after the command
@@ -132,7 +132,7 @@ func TestSuspendedUnderLoad(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				for !stop.Load() {
-					switch r := s.get(t, "GET", lookup, raw, nil, nil); {
+					switch r := s.ask(t, "GET", lookup, raw, nil); {
 					case r.status == 200:
 						admitted.Add(1)
 					case r.code() == "product-suspended":
@@ -251,7 +251,7 @@ func TestProofOfPossession(t *testing.T) {
 			if r.via != plain {
 				client, base = s.tlsClient(t, r.via), s.info.IngressTLS
 			}
-			got := s.send(t, client, base, "GET", lookup, r.raw, r.header, nil)
+			got := s.askVia(t, client, base, "GET", lookup, r.raw, r.header)
 			if r.want == "ok" {
 				mustAdmit(t, got, lookup, kooka)
 				o.check(1, kooka)
@@ -267,11 +267,11 @@ func TestProofOfPossession(t *testing.T) {
 		client := s.tlsClient(t, own)
 		cfg := client.Transport.(*http.Transport).TLSClientConfig
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-		mustAdmit(t, s.send(t, client, s.info.IngressTLS, "GET", lookup, bound, nil, nil), lookup, kooka)
+		mustAdmit(t, s.askVia(t, client, s.info.IngressTLS, "GET", lookup, bound, nil), lookup, kooka)
 		client.CloseIdleConnections()
 		// Without the key at hand only resumption can bring the certificate.
 		cfg.Certificates = nil
-		got := s.send(t, client, s.info.IngressTLS, "GET", lookup, bound, nil, nil)
+		got := s.askVia(t, client, s.info.IngressTLS, "GET", lookup, bound, nil)
 		// Envoy may decline to resume; then the certificate is missing, and so says the refusal.
 		if got.status == 200 {
 			mustAdmit(t, got, lookup, kooka)
@@ -289,7 +289,7 @@ func TestProofOfPossession(t *testing.T) {
 		client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &self, nil
 		}
-		if got := s.send(t, client, s.info.IngressTLS, "GET", lookup, free, nil, nil); got.err == nil {
+		if got := s.askVia(t, client, s.info.IngressTLS, "GET", lookup, free, nil); got.err == nil {
 			t.Errorf("got %v, want no connection", got)
 		}
 		o.check(0, "")

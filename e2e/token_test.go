@@ -244,7 +244,7 @@ func TestTokenCases(t *testing.T) {
 		t.Run(r.id+" "+r.what, func(t *testing.T) {
 			o := s.watch(t)
 			for _, from := range []string{"first", "again"} { // again: from the caches
-				got := s.get(t, "GET", receipt, r.raw, nil, nil)
+				got := s.ask(t, "GET", receipt, r.raw, nil)
 				switch r.want {
 				case "ok":
 					mustAdmit(t, got, receipt, kooka)
@@ -284,7 +284,7 @@ func tokenRows(t *testing.T, s *stack) []jRow {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jwks := s.send(t, http.DefaultClient, s.info.Issuer, "GET", "/jwks.json", "", nil, nil)
+	jwks := s.askVia(t, http.DefaultClient, s.info.Issuer, "GET", "/jwks.json", "", nil)
 	spki, err := x509.MarshalPKIXPublicKey(rs.k.Key.Public())
 	if err != nil {
 		t.Fatal(err)
@@ -648,7 +648,7 @@ func TestTokenIdentity(t *testing.T) {
 	} {
 		t.Run(r.id+" "+r.what, func(t *testing.T) {
 			o := s.watch(t)
-			got := s.get(t, r.method, r.path, r.raw, r.header, nil)
+			got := s.ask(t, r.method, r.path, r.raw, r.header)
 			if r.want == "ok" {
 				mustAdmit(t, got, r.path, r.product)
 				o.check(1, r.product)
