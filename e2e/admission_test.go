@@ -336,14 +336,18 @@ func TestUpstreamRefusesWhatDidNotComeThroughEnvoy(t *testing.T) {
 		"a MAC made up": {func() http.Header {
 			return with(stamped(file, clients, time.Now()), "X-Dsp-Admission", strings.Join(forged, "."))
 		}, "forged"},
-		"of another key":          {func() http.Header { return stamped(other, clients, time.Now()) }, "unknown-key"},
-		"of another path":         {func() http.Header { return stamped(file, lookup, time.Now()) }, "forged"},
-		"another product's":       {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Product-Id", "FP-1001") }, "forged"},
-		"another revision":        {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Revision", "9") }, "forged"},
-		"a subscription added":    {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Software-Id", "0000300001") }, "forged"},
-		"over":                    {func() http.Header { return stamped(file, clients, time.Now().Add(-window)) }, "expired"},
-		"from a far ahead clock":  {func() http.Header { return stamped(file, clients, time.Now().Add(time.Minute)) }, "ahead"},
-		"a product named twice":   {func() http.Header { h := stamped(file, clients, time.Now()); h.Add("X-Dsp-Product-Id", kooka); return h }, "malformed"},
+		"of another key":         {func() http.Header { return stamped(other, clients, time.Now()) }, "unknown-key"},
+		"of another path":        {func() http.Header { return stamped(file, lookup, time.Now()) }, "forged"},
+		"another product's":      {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Product-Id", "FP-1001") }, "forged"},
+		"another revision":       {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Revision", "9") }, "forged"},
+		"a subscription added":   {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Software-Id", "0000300001") }, "forged"},
+		"over":                   {func() http.Header { return stamped(file, clients, time.Now().Add(-window)) }, "expired"},
+		"from a far ahead clock": {func() http.Header { return stamped(file, clients, time.Now().Add(time.Minute)) }, "ahead"},
+		"a product named twice": {func() http.Header {
+			h := stamped(file, clients, time.Now())
+			h.Add("X-Dsp-Product-Id", kooka)
+			return h
+		}, "malformed"},
 		"what is no stamp at all": {func() http.Header { return with(stamped(file, clients, time.Now()), "X-Dsp-Admission", "Bearer x") }, "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
