@@ -524,7 +524,10 @@ func unfitKeys(t testing.TB) (signers []*issue.Signer, members []map[string]any)
 	member(make("ops-encrypt", "ES256"), map[string]any{"use": nil, "key_ops": []string{"encrypt"}})
 	member(make("another-alg", "ES384"), nil)
 	private := make("private", "ES256")
-	d := private.Key.(*ecdsa.PrivateKey).D.FillBytes(noise(32)) //nolint:staticcheck // a JWK is written by its number
+	d, err := private.Key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	member(private, map[string]any{"d": enc(d)})
 	member(make("off-curve", "ES256"), map[string]any{"y": enc(noise(32))})
 	member(make("e-1", "RS256"), map[string]any{"e": "AQ"})

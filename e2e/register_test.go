@@ -312,10 +312,8 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 	t.Run("R01 and R05 killed right after the answer, three times", func(t *testing.T) {
 		// Only kill -9 of the process, not a loss of power: that is what runs here.
 		pid, cmdline := s.info.PIDs.Redis, commandLine(t, s.info.PIDs.Redis)
-		var ids []string
 		for i := range 3 {
 			y := s.suspend(t, "version", "FP-1001@5.0", nil)
-			ids = append(ids, y.ID)
 			end(t, pid, syscall.SIGKILL)
 			same(t)
 			p := run(t, cmdline[0], cmdline[1:]...)
