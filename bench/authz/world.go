@@ -373,7 +373,7 @@ func decideInProcess(w *world) (allocs, ns float64, err error) {
 	d := &authz.Decider{
 		Register: always{&registry.Served{View: w.view, ShortUntil: far, LongUntil: far}}, Tokens: verifier,
 		Certificates: token.NewThumbprints(16), IDs: authz.NewIDs(), Subjects: w.subjects,
-		Hosts: map[string]registry.Environment{"127.0.0.1": registry.PROD}, Now: time.Now, Elapsed: registry.BootTime,
+		Hosts: map[string]registry.Environment{"127.0.0.1": registry.PROD}, Now: time.Now, Elapsed: registry.NewBootClock(),
 	}
 	reqs := make([]authz.Request, len(w.tokens))
 	for i, t := range w.tokens {

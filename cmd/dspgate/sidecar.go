@@ -298,7 +298,7 @@ func (s *sidecar) build(ctx context.Context) error {
 	}
 	decider := &authz.Decider{
 		Register: s.mirror, Tokens: verifier, Certificates: token.NewThumbprints(4096), IDs: authz.NewIDs(),
-		Hosts: cfg.Envoy.Hosts, Subjects: subjects, Now: time.Now, Elapsed: registry.BootTime,
+		Hosts: cfg.Envoy.Hosts, Subjects: subjects, Now: time.Now, Elapsed: registry.NewBootClock(),
 	}
 	if err := s.watchStreams(decider); err != nil {
 		return err
