@@ -96,7 +96,7 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) {
 			s.log.ErrorContext(ctx, "panic on a connection, which is closed", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 		}
 	}()
-	c := newConn(s, nc)
+	c := newConn(s, newIO(nc))
 	// Wakes the reader, which then says GOAWAY.
 	stop := context.AfterFunc(ctx, func() {
 		_ = nc.SetReadDeadline(time.Unix(1, 0))
@@ -134,6 +134,13 @@ type conn struct {
 		end    bool // END_STREAM
 		bytes  int
 		ignore bool // trailers, or a refused stream: only the table is kept right
+	}
+
+	// same is the last header block, when it was that of a call and left the
+	// decoder's table as it was; empty otherwise.
+	same struct {
+		block  []byte
+		method method
 	}
 
 	credit   int64 // received and done with, not yet given back to the peer

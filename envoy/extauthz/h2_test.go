@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/dspgate/dspgate/authz"
 )
@@ -474,6 +475,55 @@ func manyCalls(t testing.TB, n int) []byte {
 		}
 	}
 	return in.Bytes()
+}
+
+// Blocks that are taken for the one before must mean the same: whatever blocks
+// come in whatever order, each call is the one its own decoder says.
+func TestRepeatedHeaderBlocksKeepTheirMeaning(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, err := New(Options{Decider: fixed(authz.OK)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newConn(s, &script{in: bytes.NewReader(nil)})
+		var want string
+		dec := hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+			if f.Name == ":path" {
+				want = f.Value
+			}
+		})
+		blocks := [][]byte{}
+		literal := func(flag byte, name, value string) []byte {
+			return append(append([]byte{flag}, byte(len(name))), name+string(rune(len(value)))+value...)
+		}
+		for _, flag := range []byte{0, 0x10, 0x40} { // not indexed, never indexed, added
+			for _, path := range []string{CheckMethod, "/grpc.health.v1.Health/Check", "/other"} {
+				blocks = append(blocks, append([]byte{0x83}, literal(flag, ":path", path)...))
+			}
+		}
+		blocks = append(blocks, []byte{0x83, 62 | 0x80}, []byte{0x83, 63 | 0x80}, []byte{0x20, 0x83, 0x84}, []byte{0x3f, 0xe1, 0x1f, 0x83, 0x84})
+		blocks = append(blocks, append([]byte{0x04, byte(len(CheckMethod))}, CheckMethod...)) // the name from the static table
+		var before []byte
+		for i := range rapid.IntRange(1, 30).Draw(t, "calls") {
+			block := rapid.SampledFrom(blocks).Draw(t, "block")
+			if before != nil && rapid.Bool().Draw(t, "again") {
+				block = before
+			}
+			before = block
+			want = ""
+			_, derr := dec.Write(block)
+			id := uint32(2*i + 1)
+			if err := c.openHeaders(id, false, block, true); (err != nil) != (derr != nil) {
+				t.Fatalf("%x: %v, and by itself %v", block, err, derr)
+			}
+			if derr != nil || dec.Close() != nil {
+				return
+			}
+			if got := c.streams[id].method; got != methodOf(want) {
+				t.Fatalf("%x: method %d, want that of %q", block, got, want)
+			}
+		}
+	})
 }
 
 // A call more costs no allocation: only the connection does.

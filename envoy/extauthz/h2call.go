@@ -1,8 +1,10 @@
 package extauthz
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"golang.org/x/net/http2"
@@ -37,8 +39,20 @@ func (c *conn) openHeaders(id uint32, ended bool, block []byte, whole bool) erro
 		c.last = id
 		h.stream, h.ignore = c.newStream(id), false
 	}
+	// Envoy says the same for every call, in bytes that change nothing in the
+	// table: as long as nothing else came between they mean the same.
+	if !h.ignore && whole && len(block) > 0 && bytes.Equal(block, c.same.block) {
+		h.stream.method = c.same.method
+		return c.endHeaders()
+	}
+	c.same.block = c.same.block[:0]
 	c.dec.SetEmitEnabled(!h.ignore)
-	return c.fragment(block, whole)
+	st := h.stream
+	err := c.fragment(block, whole)
+	if err == nil && !h.ignore && whole && len(block) <= sameBytesMax && changesNothing(block) {
+		c.same.block, c.same.method = append(c.same.block, block...), st.method
+	}
+	return err
 }
 
 func (c *conn) newStream(id uint32) *stream {
@@ -97,12 +111,66 @@ func (c *conn) fragment(b []byte, end bool) error {
 	if err := c.dec.Close(); err != nil {
 		return errProtocol(http2.ErrCodeCompression)
 	}
+	return c.endHeaders()
+}
+
+func (c *conn) endHeaders() error {
+	h := &c.headers
 	st := h.stream
 	h.stream = nil
 	if st != nil && h.end {
 		return c.complete(st, st.buf)
 	}
 	return nil
+}
+
+// sameBytesMax bounds the header block that is remembered.
+const sameBytesMax = 1 << 10
+
+// changesNothing tells whether a header block that was decoded leaves the table
+// of the decoder as it is: no field in it is added, and no size is set.
+func changesNothing(b []byte) bool {
+	for len(b) > 0 {
+		first, prefix, texts := b[0], byte(4), 1
+		switch {
+		case first&0x80 != 0: // indexed
+			prefix, texts = 7, 0
+		case first&0xe0 != 0: // added to the table, or its size
+			return false
+		}
+		var n uint64
+		if n, b = prefixed(b, prefix); texts > 0 && n == 0 {
+			texts = 2 // the name too
+		}
+		for range texts {
+			if n, b = prefixed(b, 7); n > uint64(len(b)) {
+				return false
+			}
+			b = b[n:]
+		}
+	}
+	return true
+}
+
+// prefixed reads an integer (RFC 7541 §5.1) whose first byte has so many bits of
+// it; whatever is wrong with it makes it larger than any block.
+func prefixed(b []byte, bits byte) (n uint64, rest []byte) {
+	if len(b) == 0 {
+		return math.MaxUint64, nil
+	}
+	mask := byte(1)<<bits - 1
+	n, b = uint64(b[0]&mask), b[1:]
+	if n < uint64(mask) {
+		return n, b
+	}
+	for shift := 0; len(b) > 0 && shift < 28; shift += 7 {
+		c := b[0]
+		n, b = n+uint64(c&0x7f)<<shift, b[1:]
+		if c&0x80 == 0 {
+			return n, b
+		}
+	}
+	return math.MaxUint64, nil
 }
 
 // header hears of the fields of a call up to the one that matters here, which
