@@ -45,6 +45,10 @@ unit: ## all tests that start no demo
 race: ## the concurrent packages under the race detector, which makes pools allocate
 	@$(GO) test -race -short -skip NotAllocate ./registry/... ./authz/... ./control/... ./envoy/extauthz/... ./envoy/extproc/... ./envoy/accesslog/...
 
+.PHONY: sim
+sim: ## the fence in simulation: SEEDS=20000 lives, or SEED=7 again with its history
+	@GOGC=800 $(GO) test ./authz -run TestFenceHoldsInSimulation -count=1 -timeout 60m -v -args -sim.seeds $(SEEDS) $(if $(SEED),-sim.seed $(SEED))
+
 .PHONY: e2e
 e2e: tools build ## real Envoy and Redis: the cases, the stories
 	@$(GO) test ./cmd/dspgate ./e2e

@@ -56,7 +56,7 @@ func (r *Register) exposed(ctx context.Context, err error) error {
 		if lease == 0 {
 			return now
 		}
-		return now + Time((lease + leaseMargin(lease)).Milliseconds())
+		return now + Time((lease + leaseMargin(lease) + r.cfg.Drain).Milliseconds())
 	}
 	return &ExposureError{Until: map[Risk]Time{1: end(long), 2: end(long), 3: end(short), 4: end(short)}, err: err}
 }

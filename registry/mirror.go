@@ -36,10 +36,13 @@ type MirrorConfig struct {
 	// give the memory back afterwards. Process-wide: for one Mirror a process.
 	TightMemory bool
 
-	Clock   func() time.Duration // of the leases; default NewBootClock()
-	Now     func() time.Time     // default time.Now
-	Log     *slog.Logger         // default: none
-	OnAlarm func(Alarm)          // called by Run's goroutine; must not block
+	Clock func() time.Duration // of the leases; default NewBootClock()
+	// Jitter is how much of a pause between attempts is left out, up to d, so that
+	// a fleet does not come back in step. Default: at random.
+	Jitter  func(d time.Duration) time.Duration
+	Now     func() time.Time // default time.Now
+	Log     *slog.Logger     // default: none
+	OnAlarm func(Alarm)      // called by Run's goroutine; must not block
 }
 
 // The bounds of one load, of one poll, and of the waits between attempts that
@@ -117,6 +120,9 @@ func NewMirror(log Log, sealer *Sealer, cfg MirrorConfig) *Mirror {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.N[time.Duration]
+	}
 	return &Mirror{
 		log: log, sealer: sealer, cfg: cfg,
 		changed:  make(chan struct{}),
@@ -192,7 +198,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		switch {
 		case err != nil:
 			failures++
-			wait(ctx, retryPause(failures), nil)
+			wait(ctx, m.retryPause(failures), nil)
 		case more:
 			failures = 0
 		default:
@@ -220,9 +226,9 @@ func wait(ctx context.Context, d time.Duration, wakes <-chan struct{}) bool {
 
 // retryPause doubles to a bound, less up to half at random so that a fleet
 // does not come back in step.
-func retryPause(failures int) time.Duration {
+func (m *Mirror) retryPause(failures int) time.Duration {
 	d := min(retryPauseFirst<<min(failures-1, 10), retryPauseMax)
-	return d - rand.N(d/2)
+	return d - m.cfg.Jitter(d/2)
 }
 
 // step loads when there is nothing to bring forward, and polls once.

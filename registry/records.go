@@ -212,8 +212,12 @@ type Suspension struct {
 
 // Active tells whether the suspension holds at an instant: started, neither
 // lifted nor expired. Expiry needs no job to run.
+//
+// One that was imposed to start at once holds from the commit on, whatever the
+// reader's clock says: a sidecar whose clock is behind the control plane's would
+// let calls through until it has caught up.
 func (s *Suspension) Active(at Time) bool {
-	return s.LiftedAt == 0 && at >= s.Starts && (s.Expires == 0 || at < s.Expires)
+	return s.LiftedAt == 0 && (s.Starts <= s.ImposedAt || at >= s.Starts) && (s.Expires == 0 || at < s.Expires)
 }
 
 // Denial refuses one signing key (kid) or one token (jti) of an issuer, before

@@ -85,13 +85,13 @@ func (r *Register) reassert(ctx context.Context) error {
 // changes that this store has lost.
 func (r *Register) holdOff(ctx context.Context) {
 	r.readRoll(ctx)
-	r.roll.readMu.Lock()
+	r.roll.turn <- struct{}{}
 	m := &r.roll.memory
 	left := time.Duration(0)
 	if !m.settled && m.tenure != "" {
 		left = m.learnt + settleGrace - r.mirror.Now()
 	}
-	r.roll.readMu.Unlock()
+	<-r.roll.turn
 	if left > 0 {
 		wait(ctx, left, nil)
 	}

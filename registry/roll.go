@@ -37,9 +37,10 @@ type SidecarState struct {
 	State       string   `json:"state"`
 	Revision    Revision `json:"revision"` // last acknowledged
 	// Until is, for each risk rating, the instant (by the store's clock as it is
-	// now) at which the sidecar's serving lease is over unless it polls again, and
-	// so takes the revision; only when it has not acknowledged. An instant that has
-	// passed is an exposure that is over.
+	// now) from which nothing more arrives of what the sidecar let pass: the end of
+	// its serving lease, unless it polls again and so takes the revision, and the
+	// drain. Only when it has not acknowledged. One that has passed is an exposure
+	// that is over.
 	Until map[Risk]Time `json:"until,omitempty"`
 }
 
@@ -140,24 +141,26 @@ func (r *Register) enforcement(roll *rollReading, rev Revision) Enforcement {
 		case m.lapsed && serving[m.ID]:
 			continue // an earlier incarnation that is over; the one that replaced it is listed
 		case m.lapsed:
-			s.State, s.Until = Lapsed, roll.until(m.leaseEnd(m.Short), m.leaseEnd(m.Long))
+			s.State, s.Until = Lapsed, r.until(roll, m.leaseEnd(m.Short), m.leaseEnd(m.Long))
 		default:
-			s.State, s.Until = Pending, roll.until(m.leaseEnd(m.Short), m.leaseEnd(m.Long))
+			s.State, s.Until = Pending, r.until(roll, m.leaseEnd(m.Short), m.leaseEnd(m.Long))
 			e.Complete = false
 		}
 		e.Sidecars = append(e.Sidecars, s)
 	}
 	if roll.doubt != 0 {
 		e.Complete = false
-		e.Sidecars = append(e.Sidecars, SidecarState{ID: UnknownSidecars, State: Pending, Until: roll.until(roll.doubt, roll.doubt)})
+		e.Sidecars = append(e.Sidecars, SidecarState{ID: UnknownSidecars, State: Pending, Until: r.until(roll, roll.doubt, roll.doubt)})
 	}
 	return e
 }
 
-// until tells instants of this process's clock, for each risk rating, by the store's.
-func (roll *rollReading) until(short, long time.Duration) map[Risk]Time {
+// until tells, for each risk rating, by the store's clock, when the last call
+// can arrive that was let pass on a lease that ends at an instant of this
+// process's clock.
+func (r *Register) until(roll *rollReading, short, long time.Duration) map[Risk]Time {
 	at := func(end time.Duration) Time {
-		return roll.at + Time((end - roll.clock + time.Millisecond - 1).Milliseconds())
+		return roll.at + Time((end - roll.clock + r.cfg.Drain + time.Millisecond - 1).Milliseconds())
 	}
 	return map[Risk]Time{1: at(long), 2: at(long), 3: at(short), 4: at(short)}
 }

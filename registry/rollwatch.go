@@ -36,8 +36,8 @@ type rollWatch struct {
 	stats   RollStats
 	begun   uint64 // readings begun so far
 
-	// Owned by whoever reads, one at a time under readMu.
-	readMu sync.Mutex
+	// Owned by whoever reads, one at a time: who holds the token in turn.
+	turn   chan struct{} // capacity 1
 	memory rollMemory
 }
 
@@ -122,6 +122,7 @@ func (r *Register) RollStats() RollStats {
 func newRollWatch() rollWatch {
 	return rollWatch{
 		wanted: make(chan struct{}, 1), reading: make(chan struct{}),
+		turn:   make(chan struct{}, 1),
 		memory: rollMemory{seen: map[rollKey]sighting{}},
 	}
 }
@@ -155,8 +156,8 @@ func (r *Register) watchRoll(ctx context.Context) {
 
 // readRoll reads the roll once and hands the reading to all who wait.
 func (r *Register) readRoll(ctx context.Context) {
-	r.roll.readMu.Lock()
-	defer r.roll.readMu.Unlock()
+	r.roll.turn <- struct{}{}
+	defer func() { <-r.roll.turn }()
 	var held Revision
 	if v, err := r.View(); err == nil {
 		held = v.Revision

@@ -16,8 +16,11 @@ type Fault struct {
 	LoseReply bool // the request arrives and takes effect; the caller waits until its context ends
 	// RequestDelay passes before a request arrives, ReplyDelay before its answer does.
 	RequestDelay, ReplyDelay time.Duration
-	LoseWakes                bool
-	CommitsRefused           bool // the store is full: it answers, and commits nothing
+	// Jitter, when set, adds to both delays for the call named: a function of
+	// nothing but its argument and the time, where a run is to be repeated exactly.
+	Jitter         func(call string) (request, reply time.Duration)
+	LoseWakes      bool
+	CommitsRefused bool // the store is full: it answers, and commits nothing
 	// Alter changes an answer to Follow on its way.
 	Alter func(*registry.Poll)
 }
@@ -56,8 +59,13 @@ func (l *Link) now() Fault {
 
 // through runs one call under the fault there is as it begins. lost is the
 // error of an answer that does not come.
-func (l *Link) through(ctx context.Context, lost error, call func() error) error {
+func (l *Link) through(ctx context.Context, name string, lost error, call func() error) error {
 	f := l.now()
+	if f.Jitter != nil {
+		request, reply := f.Jitter(name)
+		f.RequestDelay += request
+		f.ReplyDelay += reply
+	}
 	if f.Refused {
 		return fmt.Errorf("link: %w: refused", registry.ErrUnavailable)
 	}
@@ -96,7 +104,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Snapshot implements registry.Log.
 func (l *Link) Snapshot(ctx context.Context, put func(*registry.Record) error) (h registry.Head, err error) {
-	err = l.through(ctx, registry.ErrUnavailable, func() error {
+	err = l.through(ctx, "snapshot", registry.ErrUnavailable, func() error {
 		h, err = l.store.Snapshot(ctx, put)
 		return err
 	})
@@ -111,7 +119,7 @@ func (l *Link) Follow(ctx context.Context, ack registry.Ack, n int) (p registry.
 	l.mu.Lock()
 	l.polls++
 	l.mu.Unlock()
-	err = l.through(ctx, registry.ErrUnavailable, func() error {
+	err = l.through(ctx, "follow", registry.ErrUnavailable, func() error {
 		p, err = l.store.Follow(context.WithoutCancel(ctx), ack, n)
 		return err
 	})
@@ -126,7 +134,7 @@ func (l *Link) Follow(ctx context.Context, ack registry.Ack, n int) (p registry.
 
 // Leave implements registry.Log.
 func (l *Link) Leave(ctx context.Context, id, incarnation string) error {
-	return l.through(ctx, registry.ErrUnavailable, func() error {
+	return l.through(ctx, "leave", registry.ErrUnavailable, func() error {
 		return l.store.Leave(context.WithoutCancel(ctx), id, incarnation)
 	})
 }
@@ -161,14 +169,14 @@ func (l *Link) Commit(ctx context.Context, fence registry.Epoch, base registry.R
 	if l.now().CommitsRefused {
 		return fmt.Errorf("link: %w: full", registry.ErrUnavailable)
 	}
-	return l.through(ctx, registry.ErrUncertain, func() error {
+	return l.through(ctx, "commit", registry.ErrUncertain, func() error {
 		return l.store.Commit(context.WithoutCancel(ctx), fence, base, c, h)
 	})
 }
 
 // Lead implements registry.Ledger.
 func (l *Link) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (e registry.Epoch, err error) {
-	err = l.through(ctx, registry.ErrUnavailable, func() error {
+	err = l.through(ctx, "lead", registry.ErrUnavailable, func() error {
 		e, err = l.store.Lead(context.WithoutCancel(ctx), holder, have, ttl)
 		return err
 	})
@@ -180,7 +188,7 @@ func (l *Link) Lead(ctx context.Context, holder string, have registry.Epoch, ttl
 
 // Replayed implements registry.Ledger.
 func (l *Link) Replayed(ctx context.Context, key string) (data []byte, err error) {
-	err = l.through(ctx, registry.ErrUnavailable, func() error {
+	err = l.through(ctx, "replayed", registry.ErrUnavailable, func() error {
 		data, err = l.store.Replayed(ctx, key)
 		return err
 	})
@@ -189,14 +197,14 @@ func (l *Link) Replayed(ctx context.Context, key string) (data []byte, err error
 
 // Remember implements registry.Ledger.
 func (l *Link) Remember(ctx context.Context, key string, data []byte) error {
-	return l.through(ctx, registry.ErrUnavailable, func() error {
+	return l.through(ctx, "remember", registry.ErrUnavailable, func() error {
 		return l.store.Remember(context.WithoutCancel(ctx), key, data)
 	})
 }
 
 // Roll implements registry.Ledger.
 func (l *Link) Roll(ctx context.Context) (r registry.Roll, err error) {
-	err = l.through(ctx, registry.ErrUnavailable, func() error {
+	err = l.through(ctx, "roll", registry.ErrUnavailable, func() error {
 		r, err = l.store.Roll(context.WithoutCancel(ctx))
 		return err
 	})
@@ -205,21 +213,21 @@ func (l *Link) Roll(ctx context.Context) (r registry.Roll, err error) {
 
 // Settle implements registry.Ledger.
 func (l *Link) Settle(ctx context.Context, tenure string) error {
-	return l.through(ctx, registry.ErrUnavailable, func() error {
+	return l.through(ctx, "settle", registry.ErrUnavailable, func() error {
 		return l.store.Settle(context.WithoutCancel(ctx), tenure)
 	})
 }
 
 // Reassert implements registry.Ledger.
 func (l *Link) Reassert(ctx context.Context, store registry.Head, changes []*registry.Change, h *registry.Head) error {
-	return l.through(ctx, registry.ErrUncertain, func() error {
+	return l.through(ctx, "reassert", registry.ErrUncertain, func() error {
 		return l.store.Reassert(context.WithoutCancel(ctx), store, changes, h)
 	})
 }
 
 // Changes implements registry.Ledger.
 func (l *Link) Changes(ctx context.Context, after registry.Revision, n int) (changes []registry.Change, err error) {
-	err = l.through(ctx, registry.ErrUnavailable, func() error {
+	err = l.through(ctx, "changes", registry.ErrUnavailable, func() error {
 		changes, err = l.store.Changes(ctx, after, n)
 		return err
 	})

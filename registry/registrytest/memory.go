@@ -323,6 +323,13 @@ func (m *Memory) SetClock(ahead time.Duration) {
 	m.ahead = ahead
 }
 
+// Epoch is the writer's epoch as claimed last.
+func (m *Memory) Epoch() registry.Epoch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.epoch
+}
+
 // Flush empties the store, as FLUSHALL does.
 func (m *Memory) Flush() {
 	m.mu.Lock()
