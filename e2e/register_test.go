@@ -209,6 +209,10 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 				t.Fatal(err)
 			}
 			same(t) // who runs already is not told otherwise
+			before := s.alarms(t, s.info.ControlDebug, "tampered")
+			eventually(t, 20*time.Second, "the control plane's audit raises an alarm over the record "+what, func() bool {
+				return s.alarms(t, s.info.ControlDebug, "tampered") > before
+			})
 			path := s.sidecarConfig(t, func(cfg, _ map[string]any) {
 				dir := t.TempDir()
 				cfg["id"], cfg["state_dir"] = "starts-on-"+what, dir

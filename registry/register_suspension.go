@@ -330,7 +330,7 @@ func checkDenial(d *Denial) error {
 	if err := checkText("/issuer", d.Issuer, 120, true); err != nil {
 		return err
 	}
-	if err := checkText("/value", d.Value, 128, true); err != nil {
+	if err := checkText("/value", d.Value, 256, true); err != nil {
 		return err
 	}
 	if err := checkReason("/reason", d.Reason, true); err != nil {

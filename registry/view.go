@@ -70,7 +70,7 @@ func (v *View) Denied(what, issuer, val string, at Time) bool {
 	if v.denials.n == 0 || val == "" {
 		return false
 	}
-	var buf [256]byte
+	var buf [768]byte
 	b := append(append(append(append(append(buf[:0], what...), ':'), issuer...), ':'), val...)
 	d := value(v.denials.get(unsafeString(b)))
 	return d != nil && d.Active(at)

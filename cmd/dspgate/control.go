@@ -58,6 +58,9 @@ type controlConfig struct {
 	// without being on the roll, and a suspension is answered as not complete.
 	// Default 60s.
 	LeaseMax time.Duration `yaml:"lease_max"`
+	// AuditEvery is how often every record in Redis is held against the register
+	// in memory; what was changed by hand is an alarm. 0 never does. Default 15s.
+	AuditEvery time.Duration `yaml:"audit_every"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -69,7 +72,7 @@ type controlConfig struct {
 const drainMax = admission.ValidityMax + admission.SkewMax
 
 func defaultControlConfig() controlConfig {
-	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew}
+	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, AuditEvery: 15 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew}
 }
 
 func newControlCmd(_ *globals) *cobra.Command {
@@ -123,9 +126,10 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	}
 	defer records.Close()
 
+	alarms := countAlarms(reg, log)
 	mirror := registry.NewMirror(store, seal, registry.MirrorConfig{
 		ID: cfg.ID, Observer: true, StateFile: filepath.Join(cfg.StateDir, cfg.ID+".state"), Log: log,
-		OnAlarm: countAlarms(reg, log),
+		OnAlarm: alarms,
 	})
 	if err := registerMirrorMetrics(reg, mirror); err != nil {
 		return err
@@ -175,6 +179,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	inner, cancelInner := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return mirror.Run(inner) })
 	g.Go(func() error { return register.Run(inner) })
+	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {
 		err := seed(gctx, register, ready, cfg, log)
@@ -206,6 +211,36 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return err
 	}
 	return nil
+}
+
+// auditStore holds the store against the mirror from time to time. What stays
+// wrong is told once; so is its end.
+func auditStore(ctx context.Context, mirror *registry.Mirror, every time.Duration, alarm func(registry.Alarm), log *slog.Logger) {
+	if every <= 0 {
+		return
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var told bool
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		a, err := mirror.Audit(ctx)
+		switch {
+		case err != nil: // the mirror itself tells of a store that does not answer
+		case a.OK() == !told:
+		case a.OK():
+			told = false
+			log.InfoContext(ctx, "records in the store are right again")
+		default:
+			told = true
+			log.ErrorContext(ctx, "records in the store were changed by somebody else", "wrong", a.Wrong, "missing", a.Missing)
+			alarm(registry.Alarm{Kind: registry.AlarmTampered, What: "records", Err: registry.ErrTampered})
+		}
+	}
 }
 
 // decisions finds decision records for the API.

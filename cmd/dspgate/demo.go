@@ -444,6 +444,7 @@ func (d *demo) startControl(ctx context.Context) error {
 	cfg.RegisterKeyFile = d.registerKey
 	cfg.TokensFile = d.path("key", "tokens.yaml")
 	cfg.StateDir = d.path("state")
+	cfg.AuditEvery = 2 * time.Second // so that it can be seen at work
 	cfg.SampleRegister = true
 	cfg.SampleCredentials = d.path("client-certs")
 	c, err := d.startConfigured("control", "control", &cfg)
