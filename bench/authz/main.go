@@ -29,13 +29,14 @@ type options struct {
 
 	slice, warm time.Duration
 	frames      bool
+	admission   bool
 	dspgate     string
 	out         string
 }
 
 func main() {
-	if len(os.Args) == 4 && os.Args[1] == "noop" { // the yardstick is a process of its own
-		if err := runNoop(os.Args[2], os.Args[3]); err != nil {
+	if len(os.Args) == 5 && os.Args[1] == "noop" { // the yardstick is a process of its own
+		if err := runNoop(os.Args[2], os.Args[3], os.Args[4] == "true"); err != nil {
 			fmt.Fprintln(os.Stderr, "noop:", err)
 			os.Exit(1)
 		}
@@ -51,6 +52,7 @@ func main() {
 	flag.IntVar(&o.workers, "envoy-concurrency", 2, "Envoy's worker threads")
 	flag.IntVar(&o.processors, "processors", 1, "the sidecar's GOMAXPROCS")
 	flag.BoolVar(&o.frames, "listen-authz", true, "ask the sidecar on its listen_authz; false: on listen, which is grpc-go")
+	flag.BoolVar(&o.admission, "admission", false, "stamp what is allowed, and let both Envoys look at its end")
 	flag.StringVar(&o.dspgate, "dspgate", "bin/dspgate", "the binary to measure")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for authz.json")
 	flag.Parse()
@@ -105,7 +107,7 @@ func run(ctx context.Context, o options) (err error) {
 		return fmt.Errorf("%w; the sidecar's log ends: %s", err, sidecar.tail())
 	}
 	defer a.Kill()
-	noop, ads, err := w.startNoop(ctx)
+	noop, ads, err := w.startNoop(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -7,12 +7,15 @@ import (
 	"net"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/dspgate/dspgate/envoy/headers"
 )
 
 // noop is the yardstick: an authorizer as the examples have it. Stock types,
@@ -25,10 +28,19 @@ type noop struct {
 	answer *authv3.CheckResponse
 }
 
-func newNoop() noop {
+// newNoop makes the yardstick. With admissions Envoy lets nothing through that
+// does not say until when it may: this says for ever.
+func newNoop(admission bool) noop {
+	ok := &authv3.OkHttpResponse{}
+	if admission {
+		ok.Headers = []*corev3.HeaderValueOption{{
+			Header:       &corev3.HeaderValue{Key: headers.NotAfter, Value: "9999999999999"},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}}
+	}
 	return noop{answer: &authv3.CheckResponse{
 		Status:       &statuspb.Status{},
-		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}},
+		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
 		DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{
 			"decision_id": structpb.NewStringValue("00000000000000000000000000"),
 			"reason":      structpb.NewStringValue("ok"),
@@ -43,8 +55,8 @@ func (n noop) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckRespons
 // metadataCost is the processor time that marshalling the two entries takes,
 // in µs a call: what the yardstick does beyond nothing.
 func metadataCost() float64 {
-	with := newNoop().answer
-	without := newNoop().answer
+	with := newNoop(false).answer
+	without := newNoop(false).answer
 	without.DynamicMetadata = nil
 	cost := func(m proto.Message) time.Duration {
 		const n = 20_000
@@ -73,10 +85,10 @@ func (noop) StreamAccessLogs(s alsv3.AccessLogService_StreamAccessLogsServer) er
 
 // runNoop serves until the process is killed: the authorizer on the one socket,
 // the access log on the other, as the sidecar has it.
-func runNoop(authzSocket, logSocket string) error {
+func runNoop(authzSocket, logSocket string, admission bool) error {
 	s := grpc.NewServer()
-	authv3.RegisterAuthorizationServer(s, newNoop())
-	alsv3.RegisterAccessLogServiceServer(s, newNoop())
+	authv3.RegisterAuthorizationServer(s, newNoop(admission))
+	alsv3.RegisterAccessLogServiceServer(s, newNoop(admission))
 	errs := make(chan error, 2)
 	for _, socket := range []string{authzSocket, logSocket} {
 		l, err := net.Listen("unix", socket)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,8 @@ type world struct {
 	up       *engine
 	subjects *authz.SubjectHasher
 	a, b     place
+
+	admission bool
 }
 
 // place is where one side's sockets are. The two paths have one length.
@@ -65,7 +68,7 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 // newWorld makes keys and tokens, fills the register and starts the upstream.
 func newWorld(ctx context.Context, dir, redisSocket string, o options) (*world, error) {
-	w := &world{dir: dir, redis: redisSocket}
+	w := &world{dir: dir, redis: redisSocket, admission: o.admission}
 	var err error
 	if w.a, err = newPlace(dir, "a"); err != nil {
 		return nil, err
@@ -73,7 +76,7 @@ func newWorld(ctx context.Context, dir, redisSocket string, o options) (*world, 
 	if w.b, err = newPlace(dir, "b"); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"register.key", "subject.key"} {
+	for _, name := range []string{"register.key", "subject.key", "admission.key"} {
 		key := make([]byte, 32)
 		rand.Read(key)
 		if err := os.WriteFile(w.path(name), []byte(hex.EncodeToString(key)), 0o600); err != nil {
@@ -157,6 +160,7 @@ func (w *world) envoyConfig(p place) xds.Config {
 		Sidecars: []xds.Sidecar{{Authz: "unix:" + p.authz, AccessLog: "unix:" + p.socket}},
 		// With every processor busy the default of 100 ms would now and then refuse.
 		AuthzTimeout: time.Second,
+		Admission:    w.admission,
 	}
 }
 
@@ -178,6 +182,9 @@ func (w *world) startSidecar(ctx context.Context, rep *report.Report, o options)
 			"ingress": env.Ingress, "hosts": map[string]string{"127.0.0.1": "PROD"}, "upstream": map[string]any{"address": env.Upstream.Address},
 			"sidecars": []any{map[string]any{"authz": env.Sidecars[0].Authz, "access_log": env.Sidecars[0].AccessLog}}, "authz_timeout": env.AuthzTimeout.String(),
 		},
+	}
+	if o.admission {
+		conf["admission"] = map[string]any{"key_file": w.path("admission.key"), "validity": time.Second.String()}
 	}
 	if o.frames {
 		conf["listen_authz"] = "unix:" + w.a.authz
@@ -223,12 +230,12 @@ func (w *world) startSidecar(ctx context.Context, rep *report.Report, o options)
 }
 
 // startNoop starts the yardstick, and a discovery server here, because it has none.
-func (w *world) startNoop(ctx context.Context) (*process, *grpc.Server, error) {
+func (w *world) startNoop(ctx context.Context, o options) (*process, *grpc.Server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := start(w.dir, "noop", self, "noop", w.b.authz, w.b.socket)
+	p, err := start(w.dir, "noop", self, "noop", w.b.authz, w.b.socket, strconv.FormatBool(o.admission))
 	if err != nil {
 		return nil, nil, err
 	}
