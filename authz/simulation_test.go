@@ -37,6 +37,9 @@ func TestFenceHoldsInSimulation(t *testing.T) {
 		runSeeds(t, uint64(*simSeed), 1, 1, fault{})
 		return
 	}
+	if testing.Short() {
+		*simSeeds = min(*simSeeds, 30) // ten times slower under the race detector
+	}
 	if bad := runSeeds(t, 0, *simSeeds, runtime.GOMAXPROCS(0), fault{}); len(bad) > 0 {
 		t.Errorf("%d seeds failed: replay one by make sim SEED=%d", len(bad), bad[0])
 	}

@@ -206,7 +206,11 @@ func between(rnd *rand.Rand, least, most time.Duration) time.Duration {
 // --- the store
 
 func (w *simWorld) storeLife(_ string, rnd *rand.Rand) {
-	for w.sleep(between(rnd, 200*time.Millisecond, 4*time.Second)) {
+	rest := 4 * time.Second
+	if w.fault.failovers {
+		rest = 800 * time.Millisecond
+	}
+	for w.sleep(between(rnd, 200*time.Millisecond, rest)) {
 		switch rnd.IntN(4) {
 		case 0:
 			ahead := between(rnd, -time.Hour, time.Hour)
@@ -376,7 +380,7 @@ func (w *simWorld) sidecar(id string, rnd *rand.Rand) {
 		f := registrytest.Fault{Jitter: w.jitter(name)}
 		fate := rnd.IntN(12)
 		if w.fault.sidecars != 0 && rnd.IntN(2) == 0 {
-			fate = w.fault.sidecars
+			fate = w.fault.sidecars % 12
 		}
 		switch fate {
 		case 0: // killed, and started anew after a while
