@@ -68,11 +68,11 @@ var openers = []struct {
 	{"SSE over h2", openDownload(notices, true), true},
 	{"download", openDownload(download, false), true},
 	{"download over h2", openDownload(download, true), true},
-	{"upload", openUpload(false), false},
-	{"upload over h2", openUpload(true), false},
+	{"upload", arriving(openUpload(false)), false},
+	{"upload over h2", arriving(openUpload(true)), false},
 	{"WebSocket", openSocket, true},
-	{"gRPC bidi", openChat, true},
-	{"gRPC unary", openUnary, false},
+	{"gRPC bidi", arriving(openChat), true},
+	{"gRPC unary", arriving(openUnary), false},
 }
 
 func httpClient(t testing.TB, h2 bool) *http.Client {
@@ -270,7 +270,6 @@ func openChat(t testing.TB, s *stack, token string) *stream {
 // long in coming.
 func openUnary(t testing.TB, s *stack, token string) *stream {
 	t.Helper()
-	o := s.watch(t)
 	x, cs := chatStream(t, s, token)
 	if err := cs.SendMsg(wrapperspb.String("hold")); err != nil {
 		t.Fatal(err)
@@ -279,9 +278,33 @@ func openUnary(t testing.TB, s *stack, token string) *stream {
 		t.Fatal(err)
 	}
 	go func() { x.end(cs.RecvMsg(new(wrapperspb.StringValue))) }()
-	eventually(t, 5*time.Second, "the call reaches the upstream", func() bool { return len(s.arrivals(t)) > o.arrivals })
-	x.moved.Add(1)
 	return x
+}
+
+// arriving opens a stream whose caller has no answer yet, and waits until it is
+// with the upstream; what got a declared 503 instead is opened again.
+func arriving(open opener) opener {
+	return func(t testing.TB, s *stack, token string) *stream {
+		t.Helper()
+		for tries := 0; ; tries++ {
+			before, over := len(s.arrivals(t)), false
+			x := open(t, s, token)
+			eventually(t, 10*time.Second, "the call reaches the upstream", func() bool {
+				select {
+				case err := <-x.ended:
+					if status.Code(err) != codes.Unavailable && !strings.Contains(err.Error(), "503") || tries == declaredMax {
+						t.Fatalf("the stream did not begin: %v %s", err, x.body)
+					}
+					over = true
+				default:
+				}
+				return over || len(s.arrivals(t)) > before
+			})
+			if !over {
+				return x
+			}
+		}
+	}
 }
 
 // flows waits until the stream has moved on from where it is.
