@@ -29,6 +29,16 @@ type Log interface {
 	Wake(ctx context.Context) <-chan struct{}
 }
 
+// Pusher is a Log whose wake-ups carry the changes they tell of, as a rule.
+// A Mirror that takes them needs one step to the store, not two, from a commit to
+// its acknowledgement.
+type Pusher interface {
+	// Pushed returns the changes after a revision that came with wake-ups since it
+	// was last called, oldest first and without a gap; none when some were lost.
+	// Nobody vouches for them: they are verified as those of a poll are.
+	Pushed(after Revision) []Change
+}
+
 // Ack is what a follower says of itself at each poll.
 type Ack struct {
 	ID          string        // of the sidecar, stable over restarts

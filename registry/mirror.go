@@ -246,7 +246,23 @@ func (m *Mirror) step(ctx context.Context) (more bool, err error) {
 		m.publish(v)
 		held = v
 	}
-	return m.poll(ctx, held)
+	return m.poll(ctx, m.takePushed(held))
+}
+
+// takePushed brings the View forward by what came with a wake-up, so that the
+// poll that follows acknowledges it. The leases stay as they are: only a poll
+// renews them. What does not verify or does not follow is left to that poll,
+// which finds out what is wrong.
+func (m *Mirror) takePushed(held *View) *View {
+	p, ok := m.log.(Pusher)
+	if !ok || m.cfg.Observer || m.Served().LongUntil == 0 {
+		return held
+	}
+	v, _ := m.apply(held, p.Pushed(held.Revision), 0)
+	if v != held {
+		m.publish(v)
+	}
+	return v
 }
 
 // poll acknowledges the View held, in the same step takes what came after it,

@@ -11,6 +11,11 @@ import (
 const (
 	// rollPoll is how often the roll is read while somebody waits; a wake-up makes it sooner.
 	rollPoll = 25 * time.Millisecond
+	// rollRestMember and rollRestWait are how long it rests after a reading while
+	// somebody waits, for each sidecar on the roll and for each who waits: about
+	// what the reading cost.
+	rollRestMember = 20 * time.Microsecond
+	rollRestWait   = 10 * time.Microsecond
 	// rollIdle is how often it is read otherwise, to know who is there before it
 	// matters, and to notice at once that the store has changed hands.
 	rollIdle    = time.Second
@@ -142,7 +147,16 @@ func (r *Register) watchRoll(ctx context.Context) {
 		if r.roll.waiting == 0 {
 			pause, woken = rollIdle, nil
 		}
+		// Two hundred acknowledgements are two hundred wake-ups: reading the whole
+		// roll at each would take from the sidecars what they need to acknowledge.
+		rest := time.Duration(len(r.roll.last.members))*rollRestMember + time.Duration(r.roll.waiting)*rollRestWait
+		if r.roll.waiting == 0 {
+			rest = 0
+		}
 		r.roll.mu.Unlock()
+		if rest > 0 {
+			wait(ctx, min(rest, rollPoll), nil)
+		}
 		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():

@@ -1,6 +1,8 @@
 package redisstore
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,4 +87,24 @@ func TestStoredFormsComeBackWhole(t *testing.T) {
 			t.Errorf("a change cut at %d of %d bytes was accepted", n, len(s))
 		}
 	}
+}
+
+// FuzzDecodePush: whatever is published, changes come out without a gap or not
+// at all, and each as it went in.
+func FuzzDecodePush(f *testing.F) {
+	c := sampleChange()
+	one := encodeChange(&c)
+	c.Revision++
+	two := encodeChange(&c)
+	f.Add(fmt.Sprintf("8\n%d:%s%d:%s", len(one), one, len(two), two))
+	f.Add(fmt.Sprintf("8\n%d:%s%d:%s", len(two), two, len(one), one))
+	f.Add("8\n")
+	f.Add("8\n4294967295:C1")
+	f.Fuzz(func(t *testing.T, s string) {
+		for i, c := range decodePush(s) {
+			if b := encodeChange(&c); !strings.Contains(s, fmt.Sprintf("%d:%s", len(b), b)) {
+				t.Errorf("change %d of %q is not in it", i, s)
+			}
+		}
+	})
 }

@@ -3,7 +3,10 @@
 -- ARGV fence, base, last revision, head epoch, head, log length (0: keep all), wake channel,
 --      number of changes, then for each: revision, change, number of records, and for each: key, record
 local epoch = redis.call('HGET', KEYS[4], 'epoch') or '0'
-if epoch ~= ARGV[1] then
+-- After a failover the claim may be older than the changes given back since: no
+-- change follows one of a later epoch.
+local newest = redis.call('HGET', KEYS[1], 'epoch') or '0'
+if epoch ~= ARGV[1] or tonumber(newest) > tonumber(epoch) then
   return {'fenced', epoch}
 end
 local rev = redis.call('HGET', KEYS[1], 'rev') or '0'
@@ -20,10 +23,11 @@ if ARGV[9] ~= string.format('%.0f', tonumber(rev) + 1) then
   return {'conflict', rev}
 end
 redis.call('HEXISTS', KEYS[2], '') -- fails on a wrong type before anything is written
-local i = 9
+local i, pushed = 9, {ARGV[3], '\n'}
 for _ = 1, tonumber(ARGV[8]) do
   -- First the log: it refuses an ID that is not above its last.
   redis.call('XADD', KEYS[3], ARGV[i] .. '-0', 'c', ARGV[i + 1])
+  pushed[#pushed + 1] = #ARGV[i + 1] .. ':' .. ARGV[i + 1]
   local n = tonumber(ARGV[i + 2])
   i = i + 3
   for _ = 1, n do
@@ -35,5 +39,8 @@ redis.call('HSET', KEYS[1], 'rev', ARGV[3], 'epoch', ARGV[4], 'head', ARGV[5])
 if ARGV[6] ~= '0' then
   redis.call('XTRIM', KEYS[3], 'MAXLEN', '~', ARGV[6])
 end
-redis.pcall('PUBLISH', ARGV[7], ARGV[3]) -- a wake-up lost is healed by the next poll
+-- The changes go with the wake-up, so that the poll that follows acknowledges
+-- them at once. One lost, or too large to send to everybody, is healed by polling.
+local message = table.concat(pushed)
+redis.pcall('PUBLISH', ARGV[7], #message <= 262144 and message or ARGV[3])
 return {'committed', ARGV[3]}

@@ -88,14 +88,19 @@ func (s *Store) readHead(ctx context.Context, client redis.Cmdable) (registry.He
 }
 
 // Wake implements registry.Log.
-func (s *Store) Wake(ctx context.Context) <-chan struct{} { return s.subscribe(ctx, s.wake) }
+func (s *Store) Wake(ctx context.Context) <-chan struct{} {
+	return s.subscribe(ctx, s.wake, s.pushes.note)
+}
 
 // WakeRoll implements registry.RollWaker.
-func (s *Store) WakeRoll(ctx context.Context) <-chan struct{} { return s.subscribe(ctx, s.wakeRoll) }
+func (s *Store) WakeRoll(ctx context.Context) <-chan struct{} {
+	return s.subscribe(ctx, s.wakeRoll, func(string) {})
+}
 
 // subscribe forwards messages as wake-ups until ctx ends. A subscription made
-// anew after a lost connection is one too: messages went by meanwhile.
-func (s *Store) subscribe(ctx context.Context, channel string) <-chan struct{} {
+// anew after a lost connection is one too: messages went by meanwhile. note
+// gets each message before its wake-up.
+func (s *Store) subscribe(ctx context.Context, channel string, note func(string)) <-chan struct{} {
 	wake := make(chan struct{}, 1)
 	sub := s.rdb.Subscribe(ctx, channel)
 	go func() {
@@ -105,9 +110,12 @@ func (s *Store) subscribe(ctx context.Context, channel string) <-chan struct{} {
 			select {
 			case <-ctx.Done():
 				return
-			case _, open := <-messages:
+			case m, open := <-messages:
 				if !open {
 					return
+				}
+				if m, ok := m.(*redis.Message); ok {
+					note(m.Payload)
 				}
 				select {
 				case wake <- struct{}{}:

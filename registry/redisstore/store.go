@@ -57,6 +57,7 @@ type Store struct {
 	version  int  // major*1000+minor; 0 unknown
 	localAOF bool // the primary itself writes an append-only file
 	fsync    bool // before every answer
+	pushes   pushes
 
 	commit, follow, lead, leave, roll, settle, reassert script
 
@@ -65,6 +66,7 @@ type Store struct {
 
 var (
 	_ registry.Log         = (*Store)(nil)
+	_ registry.Pusher      = (*Store)(nil)
 	_ registry.Ledger      = (*Store)(nil)
 	_ registry.GroupLedger = (*Store)(nil)
 	_ registry.RollWaker   = (*Store)(nil)
