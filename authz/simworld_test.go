@@ -554,9 +554,8 @@ func (w *simWorld) operator(name string, rnd *rand.Rand) {
 				break
 			}
 		}
-		// What was there already may be there on one replica only: that answer is another's.
-		if err != nil || res.Existing {
-			w.note("%s: suspend %s by %s: existing %t, %v", name, product, by, res.Existing, err)
+		if err != nil {
+			w.note("%s: suspend %s by %s: %v", name, product, by, err)
 			w.count(func(c *tally) { c.Refusals++ })
 		} else {
 			id := res.Entry.ID

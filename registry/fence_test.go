@@ -305,3 +305,30 @@ func TestADeposedWriterNeitherCommitsNorClaims(t *testing.T) {
 		b.stop()
 	})
 }
+
+// A suspension that its first answer called not durable is not made durable by asking again.
+func TestWhatWasThereAlreadyIsConfirmedToo(t *testing.T) {
+	inBubble(t, registry.RegisterConfig{}, func(t *testing.T, r *registry.Register, store *registrytest.Memory) {
+		promote := store.Replica()
+		store.NotDurable(true)
+		first, err := r.Suspend(t.Context(), operator, suspendFP("FP-1001"))
+		if !errors.Is(err, registry.ErrNotDurable) || first.Entry == nil {
+			t.Fatalf("%+v, %v", first, err)
+		}
+		again, err := r.Suspend(t.Context(), operator, suspendFP("FP-1001"))
+		if !errors.Is(err, registry.ErrNotDurable) || !again.Existing {
+			t.Errorf("again: %+v, %v; want ErrNotDurable", again, err)
+		}
+		store.NotDurable(false)
+		if again, err = r.Suspend(t.Context(), operator, suspendFP("FP-1001")); err != nil || !again.Existing {
+			t.Errorf("durable by now: %+v, %v", again, err)
+		}
+		promote()
+		if again, err = r.Suspend(t.Context(), operator, suspendFP("FP-1001")); err != nil || !again.Existing {
+			t.Errorf("lost: %+v, %v", again, err)
+		}
+		if got := store.Head().Revision; got != first.Revision {
+			t.Errorf("answered as there, and the store's head is %d", got)
+		}
+	})
+}

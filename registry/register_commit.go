@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -63,7 +64,7 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 	}
 	answers, changes, tip := r.plan(base, epoch, group)
 	if len(changes) == 0 {
-		return answers, nil
+		return r.confirm(ctx, epoch, base, answers)
 	}
 	head := Head{Revision: tip.Revision, Epoch: epoch, Records: tip.Records, Digest: tip.Digest}
 	head.MAC = r.sealer.Head(&head)
@@ -79,21 +80,14 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 			}
 		}
 	case errors.Is(err, ErrRewound):
-		if rerr := r.reassert(ctx); rerr != nil {
-			return nil, rerr
-		}
-		return nil, ErrConflict // the store is where it was: plan again
+		return nil, r.reassertAnd(ctx)
 	case errors.Is(err, ErrConflict):
 		if cerr := r.catchUp(ctx, base.Revision+1); cerr != nil {
 			return nil, cerr
 		}
 		return nil, err
 	case errors.Is(err, ErrFenced):
-		r.epoch.CompareAndSwap(uint64(epoch), 0)
-		select {
-		case r.reclaim <- struct{}{}:
-		default:
-		}
+		r.deposed(epoch)
 		return nil, err
 	default:
 		return nil, err
@@ -103,6 +97,58 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 	}
 	r.tip.Store(tip)
 	return answers, nil
+}
+
+// confirm makes sure of answers that say that something was there already: the
+// store must hold it still, and on as many replicas as are asked for, which the
+// command that put it there may have been told it was not.
+func (r *Register) confirm(ctx context.Context, epoch Epoch, base *View, answers []answer) ([]answer, error) {
+	if base.Revision == 0 || !slices.ContainsFunc(answers, func(a answer) bool { return a.existing && a.err == nil }) {
+		return answers, nil
+	}
+	newest, err := r.ledger.Changes(ctx, base.Revision-1, 1)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(newest) == 0:
+		return nil, r.reassertAnd(ctx)
+	case newest[0].Revision != base.Revision || newest[0].Digest != base.Digest || r.sealer.Change(&newest[0]) != newest[0].MAC:
+		return nil, fmt.Errorf("%w: the log does not hold revision %d as it was followed", ErrUnavailable, base.Revision)
+	}
+	// Offered again it changes nothing and is waited for like the first time.
+	c := &newest[0]
+	err = r.offer(ctx, epoch, base.Revision-1, []*Change{c}, &Head{Revision: c.Revision, Epoch: c.Epoch, Records: base.Records, Digest: base.Digest})
+	switch {
+	case errors.Is(err, ErrNotDurable):
+		for i := range answers {
+			if answers[i].existing && answers[i].err == nil {
+				answers[i].err = err
+			}
+		}
+	case errors.Is(err, ErrFenced):
+		r.deposed(epoch)
+		return nil, err
+	case err != nil:
+		return nil, err
+	}
+	return answers, nil
+}
+
+// reassertAnd asks to plan again once the store is where it was.
+func (r *Register) reassertAnd(ctx context.Context) error {
+	if err := r.reassert(ctx); err != nil {
+		return err
+	}
+	return ErrConflict
+}
+
+// deposed notes that another is the writer.
+func (r *Register) deposed(epoch Epoch) {
+	r.epoch.CompareAndSwap(uint64(epoch), 0)
+	select {
+	case r.reclaim <- struct{}{}:
+	default:
+	}
 }
 
 // plan runs the commands one on top of the other.

@@ -170,8 +170,14 @@ func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base reg
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case fence == 0 || fence != m.state.epoch:
+	case fence == 0 || fence != m.state.epoch || fence < m.state.head.Epoch:
 		return fmt.Errorf("%w: epoch %d, now %d", registry.ErrFenced, fence, m.state.epoch)
+	case base < m.state.head.Revision && m.holds(changes[0]):
+		// The same change again is no conflict.
+		if m.short {
+			return registry.ErrNotDurable
+		}
+		return nil
 	case base > m.state.head.Revision:
 		return fmt.Errorf("%w: %w: base %d, head %d", registry.ErrConflict, registry.ErrRewound, base, m.state.head.Revision)
 	case base != m.state.head.Revision:
@@ -186,6 +192,12 @@ func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base reg
 		return fmt.Errorf("%w: head %d on base %d", registry.ErrInvalid, head.Revision, base)
 	}
 	return m.append(changes, head)
+}
+
+// holds tells whether the log has a change. m.mu is held.
+func (m *Memory) holds(c *registry.Change) bool {
+	i := int(c.Revision) - int(m.state.trimmed) - 1
+	return i >= 0 && i < len(m.state.log) && m.state.log[i].MAC == c.MAC
 }
 
 // append writes changes and wakes whoever follows. m.mu is held.
@@ -236,7 +248,7 @@ func (m *Memory) Lead(ctx context.Context, holder string, have registry.Epoch, t
 	case s.holder != "" && s.holder != holder && now.Before(s.claimUntil):
 		return 0, fmt.Errorf("%w: %s", registry.ErrFenced, s.holder)
 	default:
-		s.epoch++
+		s.epoch = max(s.epoch, have, s.head.Epoch) + 1
 		s.holder = holder
 	}
 	s.claimUntil = now.Add(ttl)

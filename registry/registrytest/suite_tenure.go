@@ -3,6 +3,7 @@ package registrytest
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/dspgate/dspgate/registry"
 )
@@ -60,4 +61,21 @@ func testReassert(t *testing.T, s Store) {
 	wantErr(t, "twice", s.Reassert(t.Context(), was, lost, h), registry.ErrConflict)
 	w.View = after
 	w.Put(product("FP-1", "goes on"))
+
+	// What is given back may be of a later epoch than the claim, which was lost
+	// with it: whoever has that claim writes no more under it.
+	was = head(t, s)
+	epoch := w.Epoch
+	w.Epoch += 5000
+	later, lh, next := w.Change(product("FP-1", "by a later writer"))
+	if err := s.Reassert(t.Context(), was, []*registry.Change{later}, lh); err != nil {
+		t.Fatal(err)
+	}
+	w.View, w.Epoch = next, epoch
+	c, ch, _ := w.Change(product("FP-1", "by the earlier one"))
+	wantErr(t, "after a change of a later epoch", s.Commit(t.Context(), epoch, later.Revision, c, ch), registry.ErrFenced)
+	unchanged(t, s, w)
+	if e, err := s.Lead(t.Context(), "writer", 0, time.Hour); err != nil || e <= later.Epoch {
+		t.Errorf("claimed anew: epoch %d, %v; want above %d", e, err, later.Epoch)
+	}
 }
