@@ -113,7 +113,7 @@ func TestASidecarLostFromTheRollInAFailoverIsWaitedFor(t *testing.T) {
 		e := await(t, r, s.Revision)
 		wantStates(t, "after the failover", e, "known/1 acknowledged; lost/1 pending; unknown-sidecars/ pending; complete false")
 		for _, x := range e.Sidecars[1:] {
-			if left := x.Until[1].Std().Sub(time.Now()); left < time.Minute || left > 62*time.Second {
+			if left := time.Until(x.Until[1].Std()); left < time.Minute || left > 62*time.Second {
 				t.Errorf("%s: exposed for %v, want the long lease and a margin", x.ID, left)
 			}
 		}
