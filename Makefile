@@ -4,6 +4,7 @@ GO ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRCHECK := github.com/kisielk/errcheck@v1.30.0
 SEEDS ?= 2000
+N ?= 20
 FUZZTIME ?= 20s
 export DSPGATE_ENVOY ?= $(CURDIR)/.tools/envoy
 
@@ -39,7 +40,7 @@ lint: ## gofmt, vet, staticcheck, errcheck
 
 .PHONY: unit
 unit: ## all tests that start no demo
-	@$(GO) test $$($(GO) list ./... | grep -v -E '/(e2e|cmd/dspgate)$$')
+	@$(GO) test $$($(GO) list ./... | grep -v -E '/(e2e|cmd/dspgate|chaos)$$')
 
 .PHONY: race
 race: ## the concurrent packages under the race detector, which makes pools allocate
@@ -50,8 +51,12 @@ sim: ## the fence in simulation: SEEDS=20000 lives, or SEED=7 again with its his
 	@GOGC=800 $(GO) test ./authz -run TestFenceHoldsInSimulation -count=1 -timeout 60m -v -args -sim.seeds $(SEEDS) $(if $(SEED),-sim.seed $(SEED))
 
 .PHONY: e2e
-e2e: tools build ## real Envoy and Redis: the cases, the stories
-	@$(GO) test ./cmd/dspgate ./e2e
+e2e: tools build ## real Envoy and Redis: the cases, the stories, a few chaos trials
+	@$(GO) test ./cmd/dspgate ./e2e ./chaos
+
+.PHONY: chaos
+chaos: tools build ## N=20 trials of real processes under faults, judged; SEED=7 begins there
+	@$(GO) run ./chaos -n $(N) -seed $(or $(SEED),1)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
@@ -60,6 +65,10 @@ fuzz: ## every fuzz target for FUZZTIME each
 .PHONY: bench-authz
 bench-authz: tools build ## through real Envoy, beside a stock no-op authorizer
 	@$(GO) run ./bench/authz
+
+.PHONY: bench-fence
+bench-fence: tools build ## how soon a suspend returns with 200 sidecars, beside the bare fan-out
+	@$(GO) run ./bench/fence
 
 .PHONY: clean
 clean: ## forget the build and the demo's data

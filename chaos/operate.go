@@ -27,10 +27,11 @@ func (t *trial) operate(ctx context.Context, product string, rng *rand.Rand) {
 			return true
 		}
 	}
-	for pause(50, 500) {
+	for pause(20, 200) {
 		var id string
 		for id == "" {
-			s, err := t.suspend(ctx, product, time.Duration(300+rng.IntN(3000))*time.Millisecond)
+			// What was asked for is heard out, also when the trial is over.
+			s, err := t.suspend(context.WithoutCancel(ctx), product, time.Duration(300+rng.IntN(2500))*time.Millisecond)
 			if err == nil {
 				id = s
 				break
@@ -40,12 +41,12 @@ func (t *trial) operate(ctx context.Context, product string, rng *rand.Rand) {
 				return
 			}
 		}
-		if !pause(100, 1200) {
+		if !pause(50, 600) {
 			return
 		}
 		t.lifting(id)
 		for {
-			err := t.lift(ctx, id)
+			err := t.lift(context.WithoutCancel(ctx), id)
 			if err == nil {
 				break
 			}
@@ -116,7 +117,7 @@ func (t *trial) command(ctx context.Context, token, path string, body, answer an
 }
 
 func (t *trial) post(ctx context.Context, address, token string, body []byte, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
@@ -141,6 +142,10 @@ func (t *trial) post(ctx context.Context, address, token string, body []byte, an
 	}
 	return json.Unmarshal(b, answer)
 }
+
+// commandTimeout is how long an operator waits before turning to the other
+// control plane: longer than any wait that is asked for.
+const commandTimeout = 4 * time.Second
 
 // call is one service that a product's traffic asks for.
 type call struct {

@@ -167,9 +167,10 @@ func (t *trial) run(ctx context.Context, faults []Fault, o settings) error {
 		breakers.Go(func() { t.fault(ctx, f) })
 	}
 	breakers.Wait()
-	operators.Wait()
 	t.say("healing")
 	t.heal(ctx)
+	operators.Wait()
+	t.await(ctx)
 	t.finals(ctx)
 	stopSending()
 	senders.Wait()
@@ -257,8 +258,7 @@ func (t *trial) end(format string, args ...any) {
 	t.history.Ends = append(t.history.Ends, fmt.Sprintf(format, args...))
 }
 
-// heal lets everything run again, and waits until it works: a control plane
-// writes, and every sidecar has what it has.
+// heal lets everything run again.
 func (t *trial) heal(ctx context.Context) {
 	for _, p := range t.world.Processes() {
 		p.Resume()
@@ -275,6 +275,11 @@ func (t *trial) heal(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// await waits until all works again: a control plane answers, and every sidecar
+// has what it has.
+func (t *trial) await(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, healWithin)
 	defer cancel()
 	for _, n := range t.world.Sidecars {
