@@ -502,6 +502,9 @@ func (s *server) command(c *call) (err error) {
 		st, err = do()
 	}
 	if err != nil {
+		if c.r.Method == http.MethodPost && (c.route.path == "/v1/suspensions" || c.route.path == "/v1/token-denials") {
+			err = s.reg.Exposed(c.r.Context(), err) // also where the store failed before the command
+		}
 		return err
 	}
 	c.send(st)

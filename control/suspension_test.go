@@ -149,7 +149,7 @@ func TestASuspensionThatCannotBeCommittedSaysUntilWhenItIsExposed(t *testing.T) 
 	} {
 		w.link.Set(fault)
 		before := time.Now()
-		r := w.call(operator, "POST", "/v1/suspensions", suspendBody("product", "FP-1003"))
+		r := w.call(operator, "POST", "/v1/suspensions", suspendBody("product", "FP-1003"), header("Idempotency-Key", fmt.Sprint(len(what))))
 		e := r.refused(t, 503, "register-unavailable")
 		until := e.Meta.ExposureUntil
 		if what == "refuses to commit only" {

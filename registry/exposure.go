@@ -27,10 +27,12 @@ func (e *ExposureError) Error() string {
 
 func (e *ExposureError) Unwrap() error { return e.err }
 
-// exposed adds to the error of a command that was to stop something how long
-// that may go on.
-func (r *Register) exposed(ctx context.Context, err error) error {
-	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) || ctx.Err() != nil {
+// Exposed adds to the error of a command that was to stop something how long
+// that may go on: an *ExposureError, when the store is why it failed. Suspend
+// and DenyToken do so themselves; it is for callers that failed before them.
+func (r *Register) Exposed(ctx context.Context, err error) error {
+	var told *ExposureError
+	if errors.As(err, &told) || ctx.Err() != nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) {
 		return err
 	}
 	r.readRoll(ctx)

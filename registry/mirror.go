@@ -51,7 +51,7 @@ const (
 	loadTimeout     = time.Minute
 	pollTimeoutMax  = 5 * time.Second
 	retryPauseFirst = 25 * time.Millisecond
-	retryPauseMax   = 400 * time.Millisecond
+	retryPauseMax   = 300 * time.Millisecond
 	leaveTimeout    = 2 * time.Second
 )
 

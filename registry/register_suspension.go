@@ -48,7 +48,7 @@ func (r *Register) Suspend(ctx context.Context, a Actor, c SuspendCommand) (Resu
 		}
 		return t.put(KindSuspension, s.ID, s)
 	})
-	return res, r.exposed(ctx, err)
+	return res, r.Exposed(ctx, err)
 }
 
 // planSuspension checks what is asked for and fills in the rest.
@@ -298,7 +298,7 @@ func (r *Register) DenyToken(ctx context.Context, a Actor, d Denial, m Meta) (Re
 		}
 		return t.put(KindDenial, next.ID, &next)
 	})
-	return res, r.exposed(ctx, err)
+	return res, r.Exposed(ctx, err)
 }
 
 // LiftDenial ends a denial. Operators and incident officers, not the one who imposed it.
