@@ -70,3 +70,23 @@ func TestAWakeUpCarriesTheChanges(t *testing.T) {
 		t.Errorf("the head is %d", got.Revision)
 	}
 }
+
+func TestARedisThatMayBeReplacedPushesNothing(t *testing.T) {
+	srv := redistest.Start(t)
+	s := open(t, redisstore.Config{Addrs: []string{srv.Addr}, Replicas: 1})
+	wake := s.Wake(t.Context())
+	w := registrytest.NewWriter(t, open(t, redisstore.Config{Addrs: []string{srv.Addr}}))
+	for range 2 { // subscribed, and told
+		select {
+		case <-wake:
+		case <-time.After(20 * time.Second):
+			t.Fatal("no wake-up")
+		}
+		if w.View.Revision == 0 {
+			w.Put(product("FP-1", "a"))
+		}
+	}
+	if got := s.Pushed(0); len(got) != 0 {
+		t.Errorf("%d changes of a primary that may be deposed", len(got))
+	}
+}
