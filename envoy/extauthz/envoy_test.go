@@ -322,7 +322,9 @@ func everyAnswer(t *testing.T, g *gate) {
 	})
 
 	t.Run("the access log names the decision, its reason and revision", func(t *testing.T) {
+		g.decider.mu.Lock()
 		made := len(g.decider.made)
+		g.decider.mu.Unlock()
 		seen := map[string]bool{}
 		deadline := time.After(20 * time.Second)
 		for len(seen) < made-1 { // the panic made no decision
