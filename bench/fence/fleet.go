@@ -110,7 +110,7 @@ func (f *floor) once(ctx context.Context, n int) ([]time.Duration, error) {
 		from = last[0].ID
 	}
 	conn := rdb.Conn() // reading must not wait for a connection to be made
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing is lost with it
 	if err := conn.Ping(ctx).Err(); err != nil {
 		return nil, err
 	}

@@ -31,10 +31,11 @@ func (b *bench) outages(ctx context.Context, dir string) error {
 	w, err := world.New(ctx, world.Options{
 		Dir: dir, Dspgate: b.o.dspgate, Controls: 1, EnvoyOf: []int{0}, Short: outageShort, Long: outageLong, ClaimTTL: 5 * time.Second,
 	})
-	defer w.Close()
 	if err != nil {
+		w.Close() // what had started by then
 		return err
 	}
+	defer w.Close()
 	c := &caller{url: w.Envoys[0].URL}
 	c.http.Transport = &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
 	if c.token, err = w.Token("fp-1003-prod", map[string]any{"abn": "31000000202", "software_id": "0000300001", "client_abn": "56000001313"}); err != nil {
