@@ -109,7 +109,7 @@ func (f *floor) once(ctx context.Context, n int) ([]time.Duration, error) {
 	} else if len(last) > 0 {
 		from = last[0].ID
 	}
-	conn := rdb.Conn() // reading must not wait for a connection to be made
+	conn := rdb.Conn()                  // reading must not wait for a connection to be made
 	defer func() { _ = conn.Close() }() // nothing is lost with it
 	if err := conn.Ping(ctx).Err(); err != nil {
 		return nil, err
