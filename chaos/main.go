@@ -20,6 +20,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/dspgate/dspgate/bench/report"
 )
 
 func main() {
@@ -30,17 +32,18 @@ func main() {
 	flag.DurationVar(&o.length, "length", 5*time.Second, "how long things go wrong in a trial")
 	flag.BoolVar(&o.failovers, "failovers", true, "let Redis fail over")
 	flag.StringVar(&o.keep, "keep", "chaos/out", "folder where a failing trial's logs are kept")
+	out := flag.String("out", "bench/out", "folder for chaos.json, which make bench-fence takes its suspensions_lost from")
 	flag.BoolVar(&o.always, "always-keep", false, "keep the logs of every trial")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := run(ctx, *seed, *n, o); err != nil {
+	if err := run(ctx, *seed, *n, o, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, seed uint64, n int, o settings) error {
+func run(ctx context.Context, seed uint64, n int, o settings, out string) error {
 	if n < 1 || o.length < time.Second {
 		return errors.New("needs a trial, of a second at least")
 	}
@@ -75,6 +78,16 @@ func run(ctx context.Context, seed uint64, n int, o settings) error {
 	fmt.Printf("%d trials in %.0f s: %d faults, %d failovers, %d suspensions (%d complete, %d lifted), %d requests, %d arrivals; violations: P1 %d, P2 %d, P3 %d, suspensions lost %d\n",
 		n, time.Since(began).Seconds(), total.faults, total.failovers, total.suspensions, total.complete, total.lifts, total.requests, total.arrivals,
 		broken["P1"], broken["P2"], broken["P3"], broken["lost"])
+	rep := report.New()
+	for name, v := range map[string]int{
+		"trials": n, "trials_failed": len(failed), "faults": total.faults, "failovers": total.failovers, "suspensions": total.suspensions,
+		"violations": broken["P1"] + broken["P2"] + broken["P3"], "suspensions_lost": broken["lost"],
+	} {
+		rep.Figures[name] = float64(v)
+	}
+	if err := rep.Save(out, "chaos"); err != nil {
+		return err
+	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%d of %d trials failed; again: go run ./chaos -n 1 -seed %d", len(failed), n, failed[0])
 	}

@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -126,6 +127,9 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	b.figures()
+	if err := b.lost(); err != nil {
+		return err
+	}
 	if err := rep.Save(o.out, "fence"); err != nil {
 		return err
 	}
@@ -335,6 +339,21 @@ func (b *bench) figures() {
 		f["partitions"] = float64(b.partitioned)
 	}
 	f["violations"] = float64(b.violations)
+}
+
+// lost takes from the last run of make chaos how many suspensions were lost over
+// how many failovers; there is no such figure when there was none.
+func (b *bench) lost() error {
+	raw, err := os.ReadFile(filepath.Join(b.o.out, "chaos.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var chaos report.Report
+	if err = errors.Join(err, json.Unmarshal(raw, &chaos)); err != nil {
+		return fmt.Errorf("chaos.json: %w", err)
+	}
+	b.rep.Figures["suspensions_lost"], b.rep.Figures["failovers"] = chaos.Figures["suspensions_lost"], chaos.Figures["failovers"]
+	return nil
 }
 
 func ms(d time.Duration) float64 { return math.Round(d.Seconds()*1e5) / 100 }
