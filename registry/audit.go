@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 )
 
@@ -43,6 +44,10 @@ func (m *Mirror) Audit(ctx context.Context) (Audit, error) {
 		}
 		return nil
 	})
+	if errors.Is(err, ErrTampered) { // a record that is none ends the scan, and is told as it stands
+		a.Wrong = append(a.Wrong, truncate(err.Error(), 200))
+		return a, nil
+	}
 	if err != nil {
 		return a, err
 	}

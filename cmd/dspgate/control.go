@@ -214,14 +214,14 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 }
 
 // auditStore holds the store against the mirror from time to time. What stays
-// wrong is told once; so is its end.
+// wrong in the same way is told once; so is its end.
 func auditStore(ctx context.Context, mirror *registry.Mirror, every time.Duration, alarm func(registry.Alarm), log *slog.Logger) {
 	if every <= 0 {
 		return
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var told bool
+	var told string
 	for {
 		select {
 		case <-ctx.Done():
@@ -229,17 +229,22 @@ func auditStore(ctx context.Context, mirror *registry.Mirror, every time.Duratio
 		case <-tick.C:
 		}
 		a, err := mirror.Audit(ctx)
+		if err != nil {
+			continue // the mirror itself tells of a store that does not answer
+		}
+		found := ""
+		if !a.OK() {
+			found = fmt.Sprint(a.Wrong, a.Missing)
+		}
 		switch {
-		case err != nil: // the mirror itself tells of a store that does not answer
-		case a.OK() == !told:
+		case found == told:
 		case a.OK():
-			told = false
 			log.InfoContext(ctx, "records in the store are right again")
 		default:
-			told = true
 			log.ErrorContext(ctx, "records in the store were changed by somebody else", "wrong", a.Wrong, "missing", a.Missing)
 			alarm(registry.Alarm{Kind: registry.AlarmTampered, What: "records", Err: registry.ErrTampered})
 		}
+		told = found
 	}
 }
 
