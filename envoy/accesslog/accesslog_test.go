@@ -290,7 +290,9 @@ func reference(m *alsv3.StreamAccessLogsMessage) (out []Entry) {
 		e := Entry{
 			Reason: authz.AuthorizerUnavailable, Service: string([]byte(c.GetRouteName())[:min(len(c.GetRouteName()), 128)]),
 			RequestBytes: x.GetRequest().GetRequestBodyBytes(), ResponseBytes: x.GetResponse().GetResponseBodyBytes(),
-			UpstreamBytes: c.GetUpstreamWireBytesSent(), Direct: x.GetResponse().GetResponseCodeDetails() == "direct_response", Alive: c.GetIntermediateLogEntry(),
+			UpstreamBytes: c.GetUpstreamWireBytesSent(), Direct: x.GetResponse().GetResponseCodeDetails() == "direct_response",
+			//lint:ignore SA1019 Envoy 1.40 still sends it, and the scan reads it
+			Alive: c.GetIntermediateLogEntry(),
 		}
 		p.start.seconds, p.start.nanos = c.GetStartTime().GetSeconds(), int64(c.GetStartTime().GetNanos())
 		p.duration.seconds, p.duration.nanos = c.GetDuration().GetSeconds(), int64(c.GetDuration().GetNanos())

@@ -22,8 +22,6 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/h2c"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -223,7 +221,11 @@ type upstream struct {
 
 func newUpstream(t testing.TB) *upstream {
 	u := &upstream{}
-	u.srv = httptest.NewServer(h2c.NewHandler(http.HandlerFunc(u.serve), &http2.Server{}))
+	u.srv = httptest.NewUnstartedServer(http.HandlerFunc(u.serve))
+	u.srv.Config.Protocols = new(http.Protocols)
+	u.srv.Config.Protocols.SetHTTP1(true)
+	u.srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	u.srv.Start()
 	t.Cleanup(u.srv.Close)
 	return u
 }
