@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -193,6 +194,9 @@ type sidecar struct {
 	check     *extauthz.Server
 	grpc      *grpc.Server
 	streams   *extproc.Streams
+	// said is what the health service says by now: Envoy chooses between several
+	// sidecars by that, so that nobody is told "ready" before it.
+	said atomic.Bool
 }
 
 // runSidecar runs a sidecar until the context is done, and then lets go in the
@@ -423,6 +427,17 @@ func (s *sidecar) ready() error {
 	return nil
 }
 
+// readyToAll is ready, and that the health service says so too.
+func (s *sidecar) readyToAll() error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	if !s.said.Load() {
+		return errors.New("the health service does not say so yet")
+	}
+	return nil
+}
+
 // serve runs everything. ctx ends the answering; inner, cancelled after that,
 // ends what the answering rests on.
 func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFunc, ln, authzLn, debugLn net.Listener) error {
@@ -442,7 +457,7 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 	}
 	g.Go(func() error { s.configureEnvoy(inner); return nil })
 	g.Go(func() error { s.watch(inner); return nil })
-	g.Go(func() error { return serveDebug(inner, debugLn, s.metrics, s.ready, s.log) })
+	g.Go(func() error { return serveDebug(inner, debugLn, s.metrics, s.readyToAll, s.log) })
 	g.Go(func() error {
 		if err := s.grpc.Serve(ln); err != nil {
 			return fmt.Errorf("gRPC: %w", err)
@@ -505,6 +520,7 @@ func (s *sidecar) watch(ctx context.Context) {
 		if now := s.ready() == nil; now != ready {
 			ready = now
 			s.health.SetReady(ready)
+			s.said.Store(ready)
 			s.log.InfoContext(ctx, "readiness changed", "ready", ready)
 		}
 		if st := s.mirror.Status(); st.Loaded && (st.Records > records+records/8 || records == 0) {
