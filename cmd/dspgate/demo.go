@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -290,7 +291,11 @@ func (d *demo) pickPorts() error {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil {
 			return usageError("%s: %d is no port", a.flag, n)
 		}
-		ln, err := listen("127.0.0.1:" + port)
+		pick := freeListener
+		if port != "0" {
+			pick = func() (net.Listener, error) { return listen("127.0.0.1:" + port) }
+		}
+		ln, err := pick()
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.flag, err)
 		}
@@ -306,9 +311,22 @@ func (d *demo) pickPorts() error {
 	return nil
 }
 
+// freeListener listens on a free port below those that the kernel gives to
+// outgoing connections: once it is closed for a child to listen on, no
+// connection made meanwhile takes it away.
+func freeListener() (ln net.Listener, err error) {
+	for range 100 {
+		ln, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+mathrand.IntN(10000)))
+		if err == nil {
+			return ln, nil
+		}
+	}
+	return nil, err
+}
+
 // freePort finds a port for a listener whose number nobody needs to know before.
 func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := freeListener()
 	if err != nil {
 		return "", err
 	}
