@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,21 +28,7 @@ type stampedArrival struct {
 
 func (s *stack) stampedArrivals(t testing.TB) []stampedArrival {
 	t.Helper()
-	f, err := os.Open(s.info.Arrivals)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var all []stampedArrival
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		var a stampedArrival
-		if err := json.Unmarshal(sc.Bytes(), &a); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, a)
-	}
-	return all
+	return arrivalsAs[stampedArrival](t, s)
 }
 
 // upstreamURL is where the sample upstream listens, which no caller should know.
