@@ -10,9 +10,10 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"math/big"
-	"net"
 	"os"
 	"testing"
+
+	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // thumbprintOf is the x5t#S256 of a certificate in a PEM file.
@@ -48,10 +49,9 @@ func selfSigned(t testing.TB, like *x509.Certificate) tls.Certificate {
 // freeAddress is one on loopback that nobody listens on.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }

@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Process is one child process, or the place of one that was killed.
@@ -204,10 +205,5 @@ func FindRedis() (string, error) {
 
 // FreeAddr finds a free port of 127.0.0.1.
 func FreeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return freeport.Pick()
 }

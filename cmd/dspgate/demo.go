@@ -24,6 +24,7 @@ import (
 
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/envoy/xds"
+	"github.com/dspgate/dspgate/internal/freeport"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/sample"
 )
@@ -328,7 +329,7 @@ func (d *demo) startRedis(ctx context.Context) error {
 }
 
 func (d *demo) startUpstream(ctx context.Context) error {
-	addr, err := freePort()
+	addr, err := freeport.Pick()
 	if err != nil {
 		return err
 	}
@@ -353,7 +354,7 @@ func (d *demo) startUpstream(ctx context.Context) error {
 }
 
 func (d *demo) startControl(ctx context.Context) error {
-	debug, err := freePort()
+	debug, err := freeport.Pick()
 	if err != nil {
 		return err
 	}
@@ -393,7 +394,7 @@ func (d *demo) startSidecars(ctx context.Context) error {
 	}
 	var kids []*child
 	for _, s := range ex.Sidecars {
-		debug, err := freePort()
+		debug, err := freeport.Pick()
 		if err != nil {
 			return err
 		}

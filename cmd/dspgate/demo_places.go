@@ -2,13 +2,14 @@ package main
 
 import (
 	"fmt"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Where the demo finds its programs, and where they listen.
@@ -65,7 +66,7 @@ func (d *demo) pickPorts() error {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil {
 			return usageError("%s: %d is no port", a.flag, n)
 		}
-		pick := freeListener
+		pick := freeport.Listen
 		if port != "0" {
 			pick = func() (net.Listener, error) { return listen("127.0.0.1:" + port) }
 		}
@@ -83,27 +84,4 @@ func (d *demo) pickPorts() error {
 	d.info.EnvoyAdmin = "http://" + d.o.envoyAdmin
 	d.info.PIDs.Demo = os.Getpid()
 	return nil
-}
-
-// freeListener listens on a free port below those that the kernel gives to
-// outgoing connections: once it is closed for a child to listen on, no
-// connection made meanwhile takes it away.
-func freeListener() (ln net.Listener, err error) {
-	for range 100 {
-		ln, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+mathrand.IntN(10000)))
-		if err == nil {
-			return ln, nil
-		}
-	}
-	return nil, err
-}
-
-// freePort finds a port for a listener whose number nobody needs to know before.
-func freePort() (string, error) {
-	ln, err := freeListener()
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }

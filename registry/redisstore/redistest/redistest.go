@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Server is one Redis process, or the place of one that was killed.
@@ -102,7 +104,7 @@ func (s *Server) start() {
 }
 
 func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := freeport.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
