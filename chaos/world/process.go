@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Process is one child process, or the place of one that was killed.
@@ -201,9 +199,4 @@ func FindRedis() (string, error) {
 			return "", errors.New("no redis-server on PATH: set DSPGATE_REDIS, or run `make tools`")
 		}
 	}
-}
-
-// FreeAddr finds a free port of 127.0.0.1.
-func FreeAddr() (string, error) {
-	return freeport.Pick()
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Server is one Redis: a primary, a replica, or a Sentinel.
@@ -46,7 +48,7 @@ func startServer(ctx context.Context, dir, name string, args func(port string) (
 	defer cancel()
 	for range 5 {
 		var addr, port string
-		if addr, err = FreeAddr(); err != nil {
+		if addr, err = freeport.Pick(); err != nil {
 			return nil, err
 		}
 		if _, port, err = net.SplitHostPort(addr); err != nil {

@@ -31,6 +31,7 @@ import (
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/envoy/runner"
 	"github.com/dspgate/dspgate/envoy/xds"
+	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Options say how large the world is.
@@ -316,7 +317,7 @@ func (w *World) redisConfig(client string) (map[string]any, []*Link, error) {
 func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
 
 func (w *World) startUpstream(ctx context.Context) (err error) {
-	addr, err := FreeAddr()
+	addr, err := freeport.Pick()
 	if err != nil {
 		return err
 	}
@@ -354,11 +355,11 @@ func (w *World) startControls(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		api, err := FreeAddr()
+		api, err := freeport.Pick()
 		if err != nil {
 			return err
 		}
-		debug, err := FreeAddr()
+		debug, err := freeport.Pick()
 		if err != nil {
 			return err
 		}
@@ -403,7 +404,7 @@ func (w *World) SidecarsOf(envoy int) (ids []string) {
 func (w *World) startSidecars(ctx context.Context) error {
 	_, envoys := w.o.envoys()
 	for range envoys {
-		addr, err := FreeAddr()
+		addr, err := freeport.Pick()
 		if err != nil {
 			return err
 		}
@@ -415,7 +416,7 @@ func (w *World) startSidecars(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		debug, err := FreeAddr()
+		debug, err := freeport.Pick()
 		if err != nil {
 			return err
 		}
@@ -462,7 +463,7 @@ func (w *World) startEnvoys(ctx context.Context) error {
 		return err
 	}
 	for i, n := range w.Envoys {
-		admin, err := FreeAddr()
+		admin, err := freeport.Pick()
 		if err != nil {
 			return err
 		}
