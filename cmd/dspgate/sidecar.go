@@ -158,7 +158,7 @@ func newSidecarCmd(g *globals) *cobra.Command {
 	var sets []string
 	cmd := &cobra.Command{
 		Use:   "sidecar",
-		Short: "Run a sidecar, or list those on the roll",
+		Short: "Run a sidecar, list those on the roll, or print an Envoy bootstrap",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := defaultSidecarConfig()
@@ -172,7 +172,7 @@ func newSidecarCmd(g *globals) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "key.path=value laid over the file; may be repeated")
-	cmd.AddCommand(newSidecarListCmd(g))
+	cmd.AddCommand(newSidecarListCmd(g), newSidecarBootstrapCmd())
 	return cmd
 }
 
