@@ -16,6 +16,8 @@ type Builder struct {
 	own           struct {
 		entities, products, apps, credentials, subscriptions, services, suspensions, denials, notices, clientSubs owned
 		suspended                                                                                                 [KindService + 1]owned
+		limits                                                                                                    owned
+		limited                                                                                                   [KindTier + 1]owned
 	}
 }
 
@@ -68,6 +70,10 @@ func (b *Builder) insert(entry any) {
 		insert(b, &b.v.denials, &b.own.denials, e)
 	case *Entry[Notice]:
 		insert(b, &b.v.notices, &b.own.notices, e)
+	case *Entry[Limit]:
+		if _, ok := insert(b, &b.v.limits, &b.own.limits, e); ok {
+			b.indexLimit(e)
+		}
 	default:
 		panic(fmt.Sprintf("registry: a decoder made a %T", entry))
 	}

@@ -51,7 +51,7 @@ func (r *Record) Key() string { return r.Kind.String() + "/" + r.ID }
 func ParseKey(key string) (Kind, string, error) {
 	k, id, ok := strings.Cut(key, "/")
 	var kind Kind
-	if err := kind.UnmarshalText([]byte(k)); err != nil || !ok || id == "" || kind == KindVersion || kind == NoKind {
+	if err := kind.UnmarshalText([]byte(k)); err != nil || !ok || id == "" || kind == KindVersion || kind == KindTier || kind == NoKind {
 		return 0, "", ErrInvalid
 	}
 	return kind, id, nil

@@ -47,6 +47,8 @@ func (d *decoder) decode(r *Record) (entry any, err error) {
 		return decodeWith(r, func(v *Denial) bool { return v.ID == r.ID }, nil)
 	case KindNotice:
 		return decodeWith(r, func(v *Notice) bool { return v.ID == r.ID }, nil)
+	case KindLimit:
+		return decodeWith(r, func(v *Limit) bool { return v.ID == r.ID && v.ID == LimitID(v.Subject, v.Name) }, nil)
 	}
 	return nil, fmt.Errorf("%w: record kind %d", ErrInvalid, r.Kind)
 }
@@ -139,6 +141,9 @@ func (d *decoder) product(data []byte, p *Product) bool {
 		case "own_abn_only":
 			s.once(&seen, 10)
 			p.OwnABNOnly = s.bool()
+		case "tier":
+			s.once(&seen, 11)
+			p.Tier = d.word(s.text())
 		default:
 			return false
 		}

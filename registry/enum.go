@@ -187,9 +187,11 @@ const (
 	KindSuspension
 	KindDenial
 	KindNotice
+	KindLimit
+	KindTier // subject of a limit only; the records are limits
 )
 
-var kindWords = []string{"", "entity", "product", "version", "client-app", "credential", "subscription", "service", "suspension", "denial", "notice"}
+var kindWords = []string{"", "entity", "product", "version", "client-app", "credential", "subscription", "service", "suspension", "denial", "notice", "limit", "tier"}
 
 func (k Kind) String() string               { return enumText(kindWords, uint8(k)) }
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

@@ -139,6 +139,7 @@ func recount(v *View) error {
 	count(&v.suspensions, &n, &d)
 	count(&v.denials, &n, &d)
 	count(&v.notices, &n, &d)
+	count(&v.limits, &n, &d)
 	if n != v.Records || d != v.Digest {
 		return &alarmError{Alarm{Kind: AlarmDigest, What: "memory", Held: v.Revision, Store: v.Revision, Err: errDigest}}
 	}

@@ -48,6 +48,7 @@ type Product struct {
 	Versions      []Version     `json:"versions,omitempty"`
 	Entitlements  []Entitlement `json:"entitlements,omitempty"`
 	Category      Category      `json:"category,omitempty"`
+	Tier          string        `json:"tier,omitempty"` // of limits; not set: standard
 	Updated       Time          `json:"updated_at,omitempty"`
 	Certification Certification `json:"certification"`
 	Scenario      uint8         `json:"scenario,omitempty"`     // deployment scenario 1–6 (domain model §2)

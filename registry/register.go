@@ -331,6 +331,8 @@ func entryOf[T any](v *View, id string) *Entry[T] {
 		e = v.denials.get(id)
 	case *Notice:
 		e = v.notices.get(id)
+	case *Limit:
+		e = v.limits.get(id)
 	default:
 		panic("registry: no such record type")
 	}

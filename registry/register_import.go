@@ -22,7 +22,8 @@ const importBatch = 500
 // is, lest an import undo a lift.
 //
 // Registrar; products with certification or entitlements also need assessor;
-// suspensions, denials and notices operator or incident officer.
+// suspensions, denials and notices operator or incident officer; limits operator
+// or assessor.
 func (r *Register) Import(ctx context.Context, a Actor, records []any, m Meta) (Revision, error) {
 	if err := need(a, PermRegistrar); err != nil {
 		return 0, err
@@ -79,6 +80,19 @@ func (t *tx) importOne(a Actor, rec any) error {
 			return err
 		}
 		return importRecord(t, KindNotice, x.ID, x, checkImportedNotice(t.view, &x), false)
+	case Limit:
+		if err := need(a, limiters); err != nil {
+			return err
+		}
+		if err := x.complete(t.view); err != nil {
+			return err
+		}
+		if t.view.Limit(x.ID) == nil {
+			if err := roomForLimit(t.view, x.Subject); err != nil {
+				return err
+			}
+		}
+		return importRecord(t, KindLimit, x.ID, x, checkLimit(t.view, &x), true)
 	case Suspension:
 		if err := needSuspend(a); err != nil {
 			return err
@@ -107,6 +121,8 @@ func (t *tx) importOne(a Actor, rec any) error {
 	case *Suspension:
 		return t.importOne(a, *x)
 	case *Denial:
+		return t.importOne(a, *x)
+	case *Limit:
 		return t.importOne(a, *x)
 	}
 	return Field("", "%T is no record of the register", rec)

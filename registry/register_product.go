@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 )
 
 // CreateProduct registers a product. Registrar. It starts as a Draft without
@@ -19,6 +20,9 @@ func (r *Register) CreateProduct(ctx context.Context, a Actor, p Product, m Meta
 		}
 		if len(p.Entitlements) > 0 {
 			return Field("/entitlements", "a product starts without; an assessor entitles it afterwards")
+		}
+		if p.Tier != "" {
+			return Field("/tier", "a product starts in the tier %s; it is changed afterwards", TierStandard)
 		}
 		if err := checkProduct(t.view, &p); err != nil {
 			return err
@@ -53,8 +57,10 @@ func (r *Register) UpdateProduct(ctx context.Context, a Actor, p Product, m Meta
 			return Field("/versions", "are changed by commands of their own")
 		case len(p.Entitlements) > 0 && !reflect.DeepEqual(p.Entitlements, old.Entitlements):
 			return Field("/entitlements", "are changed by an assessor's command of their own")
+		case p.Tier != "" && p.Tier != old.Tier:
+			return Field("/tier", "is changed by a command of its own")
 		}
-		next.Certification, next.Versions, next.Entitlements = old.Certification, old.Versions, old.Entitlements
+		next.Certification, next.Versions, next.Entitlements, next.Tier = old.Certification, old.Versions, old.Entitlements, old.Tier
 		if err := checkProduct(t.view, &next); err != nil {
 			return err
 		}
@@ -113,6 +119,9 @@ func (r *Register) SetEntitlement(ctx context.Context, a Actor, productID string
 		return Result[Product]{}, err
 	}
 	return r.editProduct(ctx, a, "entitlement.set", productID, m, func(t *tx, p *Product) error {
+		if e.Stage == StagePVT {
+			e.boundPVT(t.now)
+		}
 		if err := checkEntitlement(t.view, "", &e); err != nil {
 			return err
 		}
@@ -266,6 +275,9 @@ func checkProduct(v *View, p *Product) error {
 	if err := checkWord("/category", string(p.Category), "", "A", "B", "C", "D", "E"); err != nil {
 		return err
 	}
+	if err := checkTier(v, p.Tier); err != nil {
+		return err
+	}
 	if err := checkCertification("/certification", &p.Certification); err != nil {
 		return err
 	}
@@ -320,6 +332,20 @@ func checkCertification(pointer string, c *Certification) error {
 	return checkOrder(pointer+"/valid_from", c.ValidFrom, pointer+"/valid_until", c.ValidUntil)
 }
 
+// pvtLongest is how long production verification testing lasts at most (domain
+// model §7).
+const pvtLongest = Time(28 * 24 * time.Hour / time.Millisecond)
+
+// boundPVT gives an entitlement of the stage PVT the beginning and end it lacks.
+func (e *Entitlement) boundPVT(now Time) {
+	if e.From == 0 {
+		e.From = now
+	}
+	if e.Until == 0 {
+		e.Until = e.From + pvtLongest
+	}
+}
+
 func checkEntitlement(v *View, pointer string, e *Entitlement) error {
 	if err := checkID(pointer+"/service", e.Service); err != nil {
 		return err
@@ -339,6 +365,9 @@ func checkEntitlement(v *View, pointer string, e *Entitlement) error {
 		return Field(pointer+"/named_clients", "go with the stage PVT only")
 	case e.Stage == StagePVT && (len(e.NamedClients) == 0 || len(e.NamedClients) > namedMax):
 		return Field(pointer+"/named_clients", "the stage PVT names 1 to %d clients", namedMax)
+	}
+	if e.Stage == StagePVT && e.From != 0 && e.Until > e.From+pvtLongest {
+		return Field(pointer+"/until", "%s is more than 28 days after from, the most there is of the stage PVT", e.Until)
 	}
 	for i, abn := range e.NamedClients {
 		if err := checkABN(at(pointer+"/named_clients", i, ""), abn); err != nil {

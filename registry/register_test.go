@@ -223,6 +223,19 @@ func TestOnlyWhoMayCommandsAndARefusalChangesNothing(t *testing.T) {
 			_, err := w.LiftDenial(ctx, a, d.Entry.ID, none)
 			return err
 		}},
+		{"set limit", ass | registry.PermOperator, func(w *world, a registry.Actor) error {
+			_, err := w.SetLimit(ctx, a, limit(nil), none)
+			return err
+		}},
+		{"remove limit", ass | registry.PermOperator, func(w *world, a registry.Actor) error {
+			l := must[registry.Limit](t)(w.SetLimit(ctx, actor("first", registry.PermOperator), limit(nil), none))
+			_, err := w.RemoveLimit(ctx, a, l.Entry.ID, none)
+			return err
+		}},
+		{"set tier", ass | registry.PermOperator, func(w *world, a registry.Actor) error {
+			_, err := w.SetTier(ctx, a, "FP-1009", registry.TierStandard, none)
+			return err
+		}},
 		{"import", reg, func(w *world, a registry.Actor) error {
 			_, err := w.Import(ctx, a, []any{registry.Entity{ABN: sample.Possum, Name: "Possum"}}, none)
 			return err

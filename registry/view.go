@@ -24,6 +24,7 @@ type View struct {
 	suspensions   table[Suspension]
 	denials       table[Denial]
 	notices       table[Notice]
+	limits        table[Limit]
 
 	// suspended lists, per kind and ID of the subject, every suspension not
 	// lifted: without end first, then those that expire last. Expired ones stay:
@@ -31,7 +32,10 @@ type View struct {
 	suspended [KindService + 1]table[[]*Suspension]
 	// clientSubs lists the subscriptions of a product for a client: "FP-1001 56000001313".
 	clientSubs table[[]string]
-	routes     *Routes
+	// limited lists, per kind and ID of the subject, the limits not removed, by name.
+	limited        [KindTier + 1]table[[]*Limit]
+	limitsRevision Revision
+	routes         *Routes
 }
 
 // Entity finds an entity; nil when unknown.
@@ -152,6 +156,8 @@ func (v *View) Entry(kind Kind, id string) (value any, rev Revision, ok bool) {
 		return entryAny(v.denials.get(id))
 	case KindNotice:
 		return entryAny(v.notices.get(id))
+	case KindLimit:
+		return entryAny(v.limits.get(id))
 	}
 	return nil, 0, false
 }

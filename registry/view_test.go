@@ -42,6 +42,7 @@ func TestBuilderRefusesARecordUnderAnotherID(t *testing.T) {
 		sealed(t, KindSuspension, "SU-1", 1, Suspension{ID: "SU-2"}),
 		sealed(t, KindService, "a", 1, Service{Key: "b"}),
 		sealed(t, KindVersion, "FP-1@1", 1, Version{}),
+		sealed(t, KindLimit, "product:FP-1:day", 1, Limit{ID: "product:FP-1:day", Subject: SubjectRef{KindProduct, "FP-2"}, Name: "day"}),
 		{Kind: 99, ID: "x", Data: []byte("{}")},
 		{Kind: KindProduct, ID: "FP-1", Data: []byte(`{"id":"FP-1","certification":{"state":"Unheard"}}`)},
 	} {
@@ -230,7 +231,8 @@ func TestDenied(t *testing.T) {
 }
 
 func TestRecountFindsAViewThatIsNotWhole(t *testing.T) {
-	v := build(t, nil, 1, sealed(t, KindProduct, "FP-1", 1, Product{ID: "FP-1"}), sealed(t, KindNotice, "N-1", 1, Notice{ID: "N-1"}))
+	v := build(t, nil, 1, sealed(t, KindProduct, "FP-1", 1, Product{ID: "FP-1"}), sealed(t, KindNotice, "N-1", 1, Notice{ID: "N-1"}),
+		sealed(t, KindLimit, "product:FP-1:day", 1, Limit{ID: "product:FP-1:day", Subject: SubjectRef{KindProduct, "FP-1"}, Name: "day"}))
 	if err := recount(v); err != nil {
 		t.Fatal(err)
 	}

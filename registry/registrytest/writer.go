@@ -44,6 +44,8 @@ func Record(value any) registry.Record {
 		kind, id = registry.KindDenial, v.ID
 	case registry.Notice:
 		kind, id = registry.KindNotice, v.ID
+	case registry.Limit:
+		kind, id = registry.KindLimit, v.ID
 	default:
 		panic(fmt.Sprintf("registrytest: no record of %T", value))
 	}
