@@ -9,9 +9,9 @@
 // an OAuth client_id, bound to one product in one environment; a Credential is
 // a machine's certificate; a Subscription is one client's instance of a
 // product, known by its SSID. A Service is a method and a path template with a
-// risk rating. A Suspension stops any of these from its start until it is
-// lifted or expires; a Denial refuses one signing key or one token; a Notice
-// announces.
+// risk rating. A Limit bounds what any of these, or each product of a tier, may
+// spend. A Suspension stops any of these from its start until it is lifted or
+// expires; a Denial refuses one signing key or one token; a Notice announces.
 //
 // A Record is one of these nouns as stored. A Change is one command's effect:
 // some records, written together. The Changes are numbered without a gap by
