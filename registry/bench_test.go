@@ -121,3 +121,39 @@ func BenchmarkLoad(b *testing.B) {
 	runtime.KeepAlive(v)
 	runtime.KeepAlive(l)
 }
+
+// BenchmarkApplyBurst is what one sidecar does of a burst of suspensions: 256
+// changes, verified, decoded and put into a View.
+func BenchmarkApplyBurst(b *testing.B) {
+	s := testSealer(b)
+	l := newBenchLog(b, s, benchRecords(b, s, 1000))
+	m := NewMirror(l, s, MirrorConfig{ID: "bench"})
+	held, err := m.load(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	changes := make([]Change, 256)
+	tip := held
+	for i := range changes {
+		x := wholeSuspension()
+		x.ID, x.Subject.ID, x.LiftedAt, x.LiftedBy, x.LiftReason = fmt.Sprintf("SU-%d", tip.Revision+1), fmt.Sprintf("FP-%06d", i), 0, "", ""
+		rec := benchRecord(b, s, KindSuspension, x.ID, x)
+		s.Seal(&rec, tip.Revision+1)
+		next := NewBuilder(tip, 0)
+		if err := next.Put(&rec); err != nil {
+			b.Fatal(err)
+		}
+		if tip, err = next.View(rec.Revision, 1); err != nil {
+			b.Fatal(err)
+		}
+		changes[i] = Change{Revision: rec.Revision, Epoch: 1, Command: "suspend", Actor: x.ImposedBy, Puts: []Record{rec}, Digest: tip.Digest}
+		changes[i].MAC = s.Change(&changes[i])
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if v, err := m.apply(held, changes, 0); err != nil || v.Revision != tip.Revision {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(changes)), "ns/change")
+}

@@ -11,8 +11,8 @@ import (
 )
 
 // decoder turns genuine records into entries. The two nouns of which there are
-// a hundred thousand are read by a scanner for just the JSON that encoding/json
-// writes of them; whatever else it meets it leaves to encoding/json, so that it
+// a hundred thousand, and the one that many wait for, are read by a scanner for
+// just the JSON that encoding/json writes of them; whatever else it meets it leaves to encoding/json, so that it
 // can only be faster, never different. One goroutine at a time.
 //
 // Lists that many products have alike share their memory, for as long as one
@@ -42,7 +42,7 @@ func (d *decoder) decode(r *Record) (entry any, err error) {
 	case KindService:
 		return decodeWith(r, func(v *Service) bool { return v.Key == r.ID }, nil)
 	case KindSuspension:
-		return decodeWith(r, func(v *Suspension) bool { return v.ID == r.ID }, nil)
+		return decodeWith(r, func(v *Suspension) bool { return v.ID == r.ID }, d.suspension)
 	case KindDenial:
 		return decodeWith(r, func(v *Denial) bool { return v.ID == r.ID }, nil)
 	case KindNotice:
@@ -78,6 +78,8 @@ func ownID(e any, id string) string {
 		return e.Value.ID
 	case *Entry[ClientApp]:
 		return e.Value.ClientID
+	case *Entry[Suspension]:
+		return e.Value.ID
 	}
 	return strings.Clone(id) // it may be a piece of something longer
 }

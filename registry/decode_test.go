@@ -63,7 +63,25 @@ func TestWhatWasWrittenReadsBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		sameApp(t, d, app)
+		stop, err := json.Marshal(genSuspension(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameSuspension(t, d, stop)
 	})
+}
+
+func genSuspension(t *rapid.T) Suspension {
+	text := func(what string) string {
+		return rapid.OneOf(rapid.Just(""), rapid.StringMatching(`[ -~]{0,20}`), rapid.String()).Draw(t, what)
+	}
+	return Suspension{
+		ID: text("id"), Subject: SubjectRef{Kind: Kind(rapid.IntRange(0, len(kindWords)-1).Draw(t, "kind")), ID: text("subject")},
+		Reason: text("reason"), Emergency: rapid.Bool().Draw(t, "emergency"), Automatic: rapid.Bool().Draw(t, "automatic"),
+		ImposedBy: text("by"), ImposedAt: genTime(t), ConfirmedBy: text("confirmed"), Starts: genTime(t), Expires: genTime(t),
+		LiftedAt: genTime(t), LiftedBy: text("lifted by"), LiftReason: text("lift reason"), NoticeID: text("notice"),
+		IncidentID: text("incident"), Revision: Revision(rapid.Uint64().Draw(t, "revision")),
+	}
 }
 
 type failer interface {
@@ -102,6 +120,21 @@ func sameApp(t failer, d *decoder, data []byte) (fast bool) {
 	return true
 }
 
+func sameSuspension(t failer, d *decoder, data []byte) (fast bool) {
+	t.Helper()
+	var got, want Suspension
+	if !d.suspension(data, &got) {
+		return false
+	}
+	if err := json.Unmarshal(data, &want); err != nil {
+		t.Fatalf("read %q, which encoding/json refuses: %v", data, err)
+	}
+	if got != want {
+		t.Fatalf("%q: encoding/json has %+v, the scanner %+v", data, want, got)
+	}
+	return true
+}
+
 // decodeSeeds are what the scanner reads, and what is near to it.
 func decodeSeeds(t testing.TB) (seeds []string) {
 	t.Helper()
@@ -109,7 +142,7 @@ func decodeSeeds(t testing.TB) (seeds []string) {
 	p.Chain, p.OwnABNOnly, p.Certification.MaxRisk = []ABN{73000000606}, true, 2
 	p.Entitlements[0].NamedClients = []ABN{56000001313}
 	p.Entitlements[0].Until = p.Updated
-	for _, v := range []any{p, ClientApp{ClientID: "a", ProductID: "b", Environment: EVTE, Disabled: true, Updated: p.Updated}} {
+	for _, v := range []any{p, ClientApp{ClientID: "a", ProductID: "b", Environment: EVTE, Disabled: true, Updated: p.Updated}, wholeSuspension()} {
 		data, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -133,6 +166,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		sameProduct(t, &decoder{}, data)
 		sameApp(t, &decoder{}, data)
+		sameSuspension(t, &decoder{}, data)
 	})
 }
 
@@ -145,6 +179,23 @@ func TestTheScannerReadsWhatWeWrite(t *testing.T) {
 	data := []byte(`{"client_id":"a","product_id":"b","updated_at":"2026-01-02T00:00:00.000Z","environment":"EVTE","disabled":true}`)
 	if !sameApp(t, &decoder{}, data) {
 		t.Errorf("client app left to encoding/json: %s", data)
+	}
+	data, err := json.Marshal(wholeSuspension())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !sameSuspension(t, &decoder{}, data) {
+		t.Errorf("suspension left to encoding/json: %s", data)
+	}
+}
+
+// wholeSuspension has every field set.
+func wholeSuspension() Suspension {
+	return Suspension{
+		ID: "SU-7", Subject: SubjectRef{KindProduct, "FP-1003"}, Reason: "credential found on a paste site – in full", Emergency: true, Automatic: true,
+		ImposedBy: "first@agency.example", ImposedAt: 1_767_312_000_000, ConfirmedBy: "second@agency.example", Starts: 1_767_312_000_000,
+		Expires: 1_767_326_400_001, LiftedAt: 1_767_312_000_002, LiftedBy: "third@agency.example", LiftReason: "clean", NoticeID: "NO-1",
+		IncidentID: "IN-1", Revision: 7,
 	}
 }
 
