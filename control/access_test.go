@@ -33,6 +33,9 @@ var bodies = map[string]string{
 	"nominate-subscription": `{"nominated":true}`,
 	"create-service":        `{"key":"x","method":"GET","template":"/x","risk":1}`,
 	"update-service":        `{"method":"GET","template":"/x","risk":1}`,
+	"create-limit":          `{"subject":{"kind":"product","id":"FP-1001"},"name":"x","kind":"rate","amount":0}`,
+	"set-limit":             `{"kind":"rate","amount":5}`,
+	"set-tier":              `{"tier":"standard"}`,
 	"suspend":               `{"subject":{"kind":"product","id":"FP-1001"},"reason":"x","expires_at":"2001-01-01T00:00:00Z"}`,
 	"confirm-suspension":    `{}`,
 	"lift-suspension":       `{}`,
@@ -68,6 +71,8 @@ func fillPath(path string) string {
 		id = "fp-1001-prod"
 	case strings.Contains(path, "subscriptions"):
 		id = "0000123400"
+	case strings.Contains(path, "limits"):
+		id = "product:FP-1001:x"
 	case strings.Contains(path, "services"):
 		id = "abr.lookup"
 	case strings.Contains(path, "suspensions"), strings.Contains(path, "notices"), strings.Contains(path, "token-denials"), strings.Contains(path, "decisions"), strings.Contains(path, "credentials"):

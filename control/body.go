@@ -204,6 +204,13 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 	case reflect.Uint8, reflect.Uint64:
 		f, _ := src.(float64)
 		dst.SetUint(uint64(f)) // the schema bounds it
+	case reflect.Int64:
+		f, _ := src.(float64)
+		if f < -1<<53 || f > 1<<53 {
+			*errs = append(*errs, registry.Field(pointer, "this number is beyond all bounds"))
+			return
+		}
+		dst.SetInt(int64(f))
 	default:
 		panic("control: body field of kind " + dst.Kind().String())
 	}
@@ -213,11 +220,11 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 // would take "Name" for "name", and then nobody would read it.
 func fillStruct(dst reflect.Value, members map[string]any, pointer string, errs *manyErrors) {
 	known := 0
-	for i := range dst.NumField() {
-		name, _, _ := strings.Cut(dst.Type().Field(i).Tag.Get("json"), ",")
-		if v, ok := members[name]; ok {
+	for _, f := range reflect.VisibleFields(dst.Type()) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if v, ok := members[name]; ok && !f.Anonymous {
 			known++
-			fill(dst.Field(i), v, pointer+"/"+name, errs)
+			fill(dst.FieldByIndex(f.Index), v, pointer+"/"+name, errs)
 		}
 	}
 	if known == len(members) {

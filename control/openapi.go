@@ -35,6 +35,8 @@ type (
 	certStateText   string
 	versionText     string
 	kindText        string
+	limitKindText   string
+	periodText      string
 	roleText        string
 	riskNumber      uint8
 )
@@ -80,7 +82,15 @@ func (versionText) Schema(huma.Registry) *huma.Schema {
 }
 
 func (kindText) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Enum: words(suspendable...)}
+	return &huma.Schema{Type: huma.TypeString, Enum: words(subjects...)}
+}
+
+func (limitKindText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Enum: words(registry.LimitRate, registry.LimitConcurrency, registry.LimitQuota, registry.LimitClients)}
+}
+
+func (periodText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Enum: words(registry.PeriodDay, registry.PeriodMonth)}
 }
 
 func (roleText) Schema(huma.Registry) *huma.Schema {
@@ -92,7 +102,9 @@ func (riskNumber) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most, Description: "The API risk rating: 1 none, 2 low, 3 medium, 4 high; 0 unknown, treated as 4."}
 }
 
-var suspendable = []registry.Kind{registry.KindEntity, registry.KindProduct, registry.KindVersion, registry.KindClientApp, registry.KindCredential, registry.KindSubscription, registry.KindService}
+// subjects are the kinds a suspension or a limit may name; which of the two may
+// name which, the register says.
+var subjects = []registry.Kind{registry.KindEntity, registry.KindProduct, registry.KindVersion, registry.KindClientApp, registry.KindCredential, registry.KindSubscription, registry.KindService, registry.KindTier}
 
 func newDocument(version string) *document {
 	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
@@ -105,6 +117,8 @@ func newDocument(version string) *document {
 		reflect.TypeFor[registry.CertState]():    reflect.TypeFor[certStateText](),
 		reflect.TypeFor[registry.VersionState](): reflect.TypeFor[versionText](),
 		reflect.TypeFor[registry.Kind]():         reflect.TypeFor[kindText](),
+		reflect.TypeFor[registry.LimitKind]():    reflect.TypeFor[limitKindText](),
+		reflect.TypeFor[registry.Period]():       reflect.TypeFor[periodText](),
 		reflect.TypeFor[registry.Role]():         reflect.TypeFor[roleText](),
 		reflect.TypeFor[registry.Risk]():         reflect.TypeFor[riskNumber](),
 	} {

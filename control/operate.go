@@ -20,6 +20,7 @@ type listings struct {
 	suspensions   listing[registry.Suspension]
 	denials       listing[registry.Denial]
 	notices       listing[registry.Notice]
+	limits        listing[registry.Limit]
 }
 
 // Changes reads the log after a revision, oldest first; registry.ErrTrimmed

@@ -119,6 +119,7 @@ func (s *server) routes() []route {
 		assessor  = registry.PermAssessor
 		auditor   = registry.PermAuditor
 		stoppers  = registry.PermOperator | registry.PermIncidentOfficer
+		limiters  = registry.PermOperator | assessor
 		staff     = stoppers | registrar | assessor | auditor
 	)
 	return []route{
@@ -161,6 +162,14 @@ func (s *server) routes() []route {
 		post("/v1/services", "create-service", "Enter a service.", with(s, s.createService)).gives(registry.Service{}).by(registrar).creating(),
 		get("/v1/services/{id}", "get-service", "One service.", s.getService).gives(registry.Service{}).about(registry.KindService, "id"),
 		put("/v1/services/{id}", "update-service", "Change a service.", with(s, s.updateService)).gives(registry.Service{}).about(registry.KindService, "id").by(registrar),
+
+		get("/v1/limits", "list-limits", "Limits by ID.", s.listLimits).lists(registry.Limit{}).filters("kind", "subject", "product_id", "removed"),
+		post("/v1/limits", "create-limit", "Set a limit of a subject, or of each product of a tier.", with(s, s.createLimit)).gives(registry.Limit{}).by(limiters).creating(),
+		get("/v1/limits/{id}", "get-limit", "One limit, by KIND:ID:NAME.", s.getLimit).gives(registry.Limit{}).about(registry.KindLimit, "id"),
+		put("/v1/limits/{id}", "set-limit", "Set a limit, by KIND:ID:NAME; it takes the place of the tier's of that name.", with(s, s.setLimit)).gives(registry.Limit{}).by(limiters),
+		del("/v1/limits/{id}", "remove-limit", "Take a limit away; where it stood for a tier's, that one holds again.", s.removeLimit).gives(registry.Limit{}).about(registry.KindLimit, "id").by(limiters),
+		get("/v1/tiers", "list-tiers", "The tiers, with their limits.", s.listTiers).listsPlain(tierView{}),
+		put("/v1/products/{id}/tier", "set-tier", "Put a product into a tier of limits.", with(s, s.setTier)).gives(registry.Product{}).about(registry.KindProduct, "id").by(limiters),
 
 		get("/v1/suspensions", "list-suspensions", "Suspensions, the latest first.", s.listSuspensions).lists(suspensionView{}).filters("kind", "subject", "active", "product_id"),
 		post("/v1/suspensions", "suspend", "Suspend a subject, at once.", with(s, s.suspend)).gives(suspensionView{}).by(stoppers).filters("wait", "timeout").creating(),
@@ -342,6 +351,7 @@ var params = map[string]param{
 	"kind":        {"kind", "Only of this kind of subject.", func() *huma.Schema { return kindText("").Schema(nil) }},
 	"subject":     {"subject", "Only of the subject with this ID.", text},
 	"active":      {"active", "Only what holds now (true), or what does not (false).", boolean},
+	"removed":     {"removed", "Only what was taken away (true), or what holds (false, the default).", boolean},
 	"issuer":      {"issuer", "Only of this issuer.", text},
 	"risk":        {"risk", "Only of this risk rating.", number(0, 4)},
 	"wait":        {"wait", "Answer when every sidecar holds the change, or at the timeout.", boolean},

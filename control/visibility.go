@@ -36,6 +36,11 @@ func mayKnow(c *call, kind registry.Kind, id string) bool {
 		return s != nil && mayKnowProduct(c, v.Product(s.ProductID))
 	case registry.KindService:
 		return v.Service(id) != nil // services are no secret from those who call them
+	case registry.KindTier:
+		return true // as services are
+	case registry.KindLimit:
+		l := v.Limit(id)
+		return l != nil && mayKnow(c, l.Subject.Kind, l.Subject.ID)
 	case registry.KindSuspension:
 		s := v.Suspension(id)
 		return s != nil && mayKnow(c, s.Subject.Kind, s.Subject.ID)

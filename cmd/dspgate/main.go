@@ -117,7 +117,7 @@ func newRootCmd(g *globals) *cobra.Command {
 	add("operate", newSuspendCmd(g), newLiftCmd(g), newConfirmCmd(g), newSuspensionCmd(g), newNoticeCmd(g), newDenialCmd(g),
 		newExplainCmd(g), newDecisionCmd(g), newStatusCmd(g), newChangeCmd(g))
 	add("register", newEntityCmd(g), newProductCmd(g), newCertificationCmd(g), newClientAppCmd(g), newCredentialCmd(g),
-		newSubscriptionCmd(g), newServiceCmd(g))
+		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g))
 	upstream := newUpstreamCmd(g) // one of the demo's processes
 	upstream.Hidden = true
 	root.AddCommand(upstream, newVersionCmd(g))
