@@ -39,6 +39,9 @@ type RegisterConfig struct {
 	// and so how long after a failover of the store one that is not on the roll may
 	// still serve. A longer lease seen on the roll counts instead. Default 60 s.
 	LeaseMax time.Duration
+	// Journal records every change before it is acknowledged. A change that could
+	// not be recorded stays committed and is answered with ErrNotDurable. Nil: none.
+	Journal Journal
 	// Now is the clock of new records; default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -79,6 +82,9 @@ type Register struct {
 
 	roll rollWatch
 	once flights
+
+	// journalQueue goes from the goroutine of Run to that of keepJournal.
+	journalQueue chan journaling
 }
 
 // GroupLedger is a Ledger that commits several changes, of revisions base+1,
@@ -115,6 +121,8 @@ func NewRegister(l Ledger, m *Mirror, s *Sealer, cfg RegisterConfig) *Register {
 		rewound:  make(chan struct{}, 1),
 		roll:     newRollWatch(),
 		once:     flights{running: map[string]*flight{}},
+
+		journalQueue: make(chan journaling, journalQueueMax),
 	}
 }
 
@@ -128,6 +136,10 @@ func (r *Register) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { r.keepClaim(ctx) })
 	wg.Go(func() { r.watchRoll(ctx) })
+	if r.cfg.Journal != nil {
+		wg.Go(func() { r.keepJournal(ctx) })
+	}
+	defer close(r.journalQueue) // what is committed is still recorded and answered
 	for {
 		select {
 		case <-ctx.Done():

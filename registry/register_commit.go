@@ -35,11 +35,10 @@ func (r *Register) commitGroup(ctx context.Context, group []*command) {
 	var err error
 	for range conflictsMax {
 		var answers []answer
-		answers, err = r.tryGroup(ctx, group)
+		var changes []*Change
+		answers, changes, err = r.tryGroup(ctx, group)
 		if answers != nil {
-			for i, c := range group {
-				c.answer <- answers[i]
-			}
+			r.finish(ctx, group, answers, changes)
 			return
 		}
 		if !errors.Is(err, ErrConflict) {
@@ -51,20 +50,21 @@ func (r *Register) commitGroup(ctx context.Context, group []*command) {
 	}
 }
 
-// tryGroup returns an answer for each command; or none and the error of the
+// tryGroup returns an answer for each command, and what was committed; or none and the error of the
 // whole group, ErrConflict when it may be planned again.
-func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, error) {
+func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, []*Change, error) {
 	base, err := r.View()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	epoch := Epoch(r.epoch.Load())
 	if epoch == 0 {
-		return nil, ErrFenced
+		return nil, nil, ErrFenced
 	}
 	answers, changes, tip := r.plan(base, epoch, group)
 	if len(changes) == 0 {
-		return r.confirm(ctx, epoch, base, answers)
+		answers, err := r.confirm(ctx, epoch, base, answers)
+		return answers, nil, err
 	}
 	head := Head{Revision: tip.Revision, Epoch: epoch, Records: tip.Records, Digest: tip.Digest}
 	head.MAC = r.sealer.Head(&head)
@@ -80,23 +80,23 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, er
 			}
 		}
 	case errors.Is(err, ErrRewound):
-		return nil, r.reassertAnd(ctx)
+		return nil, nil, r.reassertAnd(ctx)
 	case errors.Is(err, ErrConflict):
 		if cerr := r.catchUp(ctx, base.Revision+1); cerr != nil {
-			return nil, cerr
+			return nil, nil, cerr
 		}
-		return nil, err
+		return nil, nil, err
 	case errors.Is(err, ErrFenced):
 		r.deposed(epoch)
-		return nil, err
+		return nil, nil, err
 	default:
-		return nil, err
+		return nil, nil, err
 	}
 	for _, c := range changes {
 		r.mirror.tail.note(c)
 	}
 	r.tip.Store(tip)
-	return answers, nil
+	return answers, changes, nil
 }
 
 // confirm makes sure of answers that say that something was there already: the

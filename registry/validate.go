@@ -78,7 +78,7 @@ func checkReason(pointer, s string, needed bool) error {
 	if err := checkText(pointer, s, reasonBytesMax, needed); err != nil {
 		return err
 	}
-	if holdsTFN(s) {
+	if HoldsTFN(s) {
 		return Field(pointer, "holds what looks like a tax file number; leave it out")
 	}
 	return nil
@@ -154,10 +154,10 @@ func at(pointer string, i int, member string) string {
 	return fmt.Sprintf("%s/%d/%s", pointer, i, member)
 }
 
-// holdsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
+// HoldsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
 // digits, single spaces, dots or hyphens allowed between groups. What is an
 // ABN or an ISO date is none.
-func holdsTFN(s string) bool {
+func HoldsTFN(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
 			continue
