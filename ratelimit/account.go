@@ -1,0 +1,208 @@
+package ratelimit
+
+import (
+	"sync"
+	"time"
+)
+
+// account is this sidecar's share of one limit, and what the sync loop needs to
+// know about its use. mu guards everything but id and owner.
+type account struct {
+	id    string
+	owner *Limiter
+
+	mu    sync.Mutex
+	limit *Limit // the greatest version seen
+	bucket
+	// standing: the share is the one every sidecar holds without asking; the pool
+	// has not been told anything. Otherwise it is what the pool and this sidecar
+	// agreed on in the epoch of the pool's record.
+	standing bool
+	epoch    uint64
+	gen      uint64 // of the owner's part, when share was last fitted to it
+	fallen   bool   // share was cut to the standing part, the pool being away
+	dead     bool   // evicted: whoever found it looks again
+
+	inUse      int64 // Concurrency: calls under way, in millionths
+	period     string
+	begin, end int64 // of the period, Unix nanoseconds; end 0 when there is none
+	subjects   *subjects
+
+	rest int64 // what the rest of the fleet may still spend, as of the last sync
+
+	sync accountSync
+}
+
+// available is what may be spent now.
+func (a *account) available() float64 {
+	if a.limit.Kind == Concurrency {
+		return float64(max(a.Cap-a.inUse, 0))
+	}
+	return a.level
+}
+
+// fit brings the account up to the instant and to what has changed around it:
+// the limit's figures, the calendar, the sidecar's part of every limit, the
+// lease. The caller holds mu.
+func (a *account) fit(limit *Limit, at *instant) {
+	if limit != nil && limit != a.limit && limit.Version > a.limit.Version {
+		a.change(limit)
+	}
+	if a.end != 0 && (at.wall >= a.end || at.wall < a.begin) {
+		a.turn(at)
+	}
+	a.advance(at.elapsed)
+	if a.gen != at.part.gen {
+		a.refit(at.part)
+	}
+	if at.fallen && !a.fallen {
+		// The pool may have lent the rest to others by now, our standing part not.
+		a.shrink(a.limit.Standing(at.part.Parts, at.part.Index))
+		a.fallen = true
+	}
+}
+
+// refit follows a change of the sidecar's own part. A standing share becomes
+// the new part; one that grows gets capacity, which then fills.
+func (a *account) refit(p *part) {
+	a.gen = p.gen
+	if !a.standing {
+		return
+	}
+	s := a.limit.Standing(p.Parts, p.Index)
+	a.Share = s
+	a.level = min(a.level, float64(s.Cap))
+	a.rest = a.limit.Total().Cap - s.Cap
+}
+
+// change takes over new figures and keeps what was used.
+func (a *account) change(limit *Limit) {
+	old := a.limit
+	a.limit = limit
+	a.sync.changed = true
+	was, is := old.Total(), limit.Total()
+	switch {
+	case old.Kind != limit.Kind:
+		// Another limit under an old name: nothing is held of it until the pool says.
+		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, 0
+	case a.standing:
+		p := a.owner.part.Load()
+		s := limit.Standing(p.Parts, p.Index)
+		a.level = min(max(a.level+float64(s.Cap-a.Cap), 0), float64(s.Cap))
+		a.Share = s
+		a.rest = max(a.rest+is.Cap-was.Cap, 0)
+	default:
+		// A smaller limit is smaller at once, everywhere, each share by the same
+		// factor. Of a greater one the pool lends the difference.
+		s := Share{Rate: part64(a.Rate, is.Rate, was.Rate), Cap: part64(a.Cap, is.Cap, was.Cap)}
+		if s.Cap < a.Cap {
+			a.level = a.level * float64(s.Cap) / float64(a.Cap)
+		}
+		a.shrink(s)
+		a.rest = max(a.rest+is.Cap-was.Cap, 0)
+	}
+}
+
+// part64 is x·num/den, rounded down, and x when that is more.
+func part64(x, num, den int64) int64 {
+	if den <= 0 || num >= den {
+		return x
+	}
+	return int64(float64(x) * (float64(num) / float64(den)))
+}
+
+// turn begins the period that the wall clock says. A new day is a new account;
+// a day gone back to, by a clock set back, was spent from before: only the pool
+// knows how much is left.
+func (a *account) turn(at *instant) {
+	back := at.wall < a.begin
+	a.setPeriod(at)
+	a.subjects = nil
+	a.epoch = 0
+	a.sync = accountSync{queued: a.sync.queued}
+	if back || !at.part.ownsFrom(a.begin) {
+		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, 0
+		return
+	}
+	a.standing = true
+	a.Share = a.limit.Standing(at.part.Parts, at.part.Index)
+	a.level = float64(a.Cap)
+	a.rest = a.limit.Total().Cap - a.Cap
+}
+
+func (a *account) setPeriod(at *instant) {
+	name, begin, end := a.limit.Period(time.Unix(0, at.wall))
+	a.period, a.begin, a.end = name, 0, 0
+	if name != "" {
+		a.begin, a.end = begin.UnixNano(), end.UnixNano()
+	}
+}
+
+// spend takes one request, or nothing and false.
+func (a *account) spend(subject *[16]byte) bool {
+	a.sync.attempts++
+	switch a.limit.Kind {
+	case Concurrency:
+		if a.inUse+Micro > a.Cap {
+			return false
+		}
+		a.inUse += Micro
+		return true
+	case DistinctDay:
+		if *subject == ([16]byte{}) || a.subjects.has(subject) {
+			return true
+		}
+		if !a.take(Micro) {
+			return false
+		}
+		if a.subjects == nil {
+			a.subjects = &subjects{}
+		}
+		a.subjects.add(subject)
+		return true
+	}
+	return a.take(Micro)
+}
+
+// unspend undoes spend, for a request that another limit refused.
+func (a *account) unspend(subject *[16]byte, added bool) {
+	switch a.limit.Kind {
+	case Concurrency:
+		a.inUse = max(a.inUse-Micro, 0)
+	case DistinctDay:
+		if added && a.subjects.remove(subject) {
+			a.put(Micro)
+		}
+	default:
+		a.put(Micro)
+	}
+}
+
+// state says what the limit is at now.
+func (a *account) state(st *State, at *instant) {
+	own := int64(a.available())
+	left := own + a.rest
+	st.Remaining = left / Micro
+	total := a.limit.Total()
+	switch {
+	case a.end != 0:
+		st.Reset = time.Duration(a.end - at.wall)
+	case a.limit.Kind == Rate:
+		if missing := total.Cap - left; missing > 0 {
+			st.Reset = time.Duration(float64(missing) / float64(total.Rate) * 1e9)
+		}
+	}
+}
+
+// retry is how long a refused request does best to wait.
+func (a *account) retry(at *instant) time.Duration {
+	switch {
+	case a.limit.Kind == Rate:
+		if d, ok := a.wait(Micro); ok {
+			return d
+		}
+	case a.end != 0 && a.rest < Micro:
+		return time.Duration(a.end - at.wall)
+	}
+	return time.Second // others hold some of it: the loop is asking
+}
