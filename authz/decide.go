@@ -34,6 +34,8 @@ type Decider struct {
 	Hosts map[string]registry.Environment
 	// Subjects hashes the person or client a call concerns.
 	Subjects *SubjectHasher
+	// Addresses bounds what a source address may ask; nil bounds nothing.
+	Addresses *Addresses
 	// Streams caps the open streams of a product; nil caps nothing.
 	Streams StreamRoom
 	// Now is the wall clock: expiry of tokens, certificates, suspensions.
@@ -67,6 +69,9 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 		return RegisterStale
 	}
 
+	if !x.Addresses.take(r.Peer, now) {
+		return RateLimited
+	}
 	path, _ := registry.SplitPath(r.Target)
 	if r.Duplicated || r.Authorizations > 1 || !registry.CleanPath(path) {
 		return RequestAmbiguous

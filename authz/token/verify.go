@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dspgate/dspgate/authz/internal/peers"
 	"github.com/dspgate/dspgate/authz/token/internal/strictjson"
 	"github.com/dspgate/dspgate/registry"
 )
@@ -16,7 +17,7 @@ type Verifier struct {
 	issuers  map[string]*Issuer
 	verified *cache[verified]
 	bad      *negatives
-	budget   *budget
+	budget   *peers.Budget
 
 	signatures, throttled atomic.Uint64
 }
@@ -40,7 +41,7 @@ func New(cfg Config) (*Verifier, error) {
 		issuers:  make(map[string]*Issuer, len(cfg.Issuers)),
 		verified: newCache[verified](cfg.CacheEntries, cfg.CacheBytes),
 		bad:      newNegatives(cfg.NegativeEntries),
-		budget:   newBudget(cfg.FailuresPerSecond, cfg.FailureBurst, cfg.Peers),
+		budget:   peers.New(cfg.FailuresPerSecond, cfg.FailureBurst, cfg.Peers),
 	}
 	for _, i := range cfg.Issuers {
 		i.withDefaults()
@@ -137,7 +138,7 @@ func (v *Verifier) miss(raw, peer string, now time.Time) (*verified, Failure) {
 	}
 	// Taken before the work and given back when the signature is good, so that
 	// many at once cannot each find the budget untouched.
-	if !v.budget.take(peer, now) {
+	if !v.budget.Take(peer, now) {
 		v.throttled.Add(1)
 		return nil, Throttled
 	}
@@ -146,7 +147,7 @@ func (v *Verifier) miss(raw, peer string, now time.Time) (*verified, Failure) {
 		v.bad.put(id, issuer, set)
 		return nil, SignatureInvalid
 	}
-	v.budget.refund(peer, now)
+	v.budget.Refund(peer, now)
 	e := &verified{claims: claims, issuer: issuer, key: key}
 	if !audience {
 		e.static = AudienceMismatch

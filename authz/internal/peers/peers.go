@@ -1,4 +1,6 @@
-package token
+// Package peers bounds what each network may spend before it is known who
+// calls: in constant memory, whatever addresses there are.
+package peers
 
 import (
 	"hash/maphash"
@@ -8,37 +10,42 @@ import (
 	"time"
 )
 
-// budget bounds what one peer's bad signatures may cost: a token bucket per
-// IPv4 address or IPv6 /64, as a GCRA. The table is bounded, in sets of eight
-// with a lock each; when a set is full, the bucket nearest to full is
-// forgotten, which gives its peer what it soon had again. Somebody with more
-// networks than the table has places loosens the budget, but grows nothing.
-type budget struct {
+// Budget is a token bucket per IPv4 address or IPv6 /64, as a GCRA. Safe for
+// concurrent use. The table is bounded, in sets of eight with a lock each; when
+// a set is full, the bucket nearest to full is forgotten, which gives its peer
+// what it soon had again. Somebody with more networks than the table has places
+// loosens the budget, but grows nothing.
+type Budget struct {
 	start    time.Time     // readings are kept as the time since, on the monotonic clock
-	interval time.Duration // between two failures at the steady rate
+	interval time.Duration // between two at the steady rate
 	window   time.Duration // burst × interval
 	seed     maphash.Seed
 	mask     uint64
-	sets     []budgetSet
+	sets     []set
 }
 
-type budgetSet struct {
+type set struct {
 	sync.Mutex
 	peer [ways]uint64        // seeded hash of the peer; 0 is empty
 	tat  [ways]time.Duration // when the bucket is full again
 }
 
-func newBudget(perSecond float64, burst, peers int) *budget {
+// ways is how many buckets share a lock.
+const ways = 8
+
+// New makes a budget of perSecond at the steady rate and burst at once, for
+// each of so many peers.
+func New(perSecond float64, burst, peers int) *Budget {
 	n := uint64(1) << (bits.Len64(uint64(max(peers/ways, 1))) - 1)
 	interval := time.Duration(float64(time.Second) / perSecond)
-	return &budget{
+	return &Budget{
 		start: time.Now(), interval: interval, window: time.Duration(burst) * interval,
-		seed: maphash.MakeSeed(), mask: n - 1, sets: make([]budgetSet, n),
+		seed: maphash.MakeSeed(), mask: n - 1, sets: make([]set, n),
 	}
 }
 
-// take spends one of the peer's failures; false when none is left.
-func (b *budget) take(peer string, now time.Time) bool {
+// Take spends one of what the peer has; false when none is left.
+func (b *Budget) Take(peer string, now time.Time) bool {
 	id, at := b.id(peer), now.Sub(b.start)
 	s := &b.sets[id&b.mask]
 	s.Lock()
@@ -57,8 +64,8 @@ func (b *budget) take(peer string, now time.Time) bool {
 	return true
 }
 
-// refund gives back what take took for a signature that proved good.
-func (b *budget) refund(peer string, now time.Time) {
+// Refund gives back what Take took.
+func (b *Budget) Refund(peer string, now time.Time) {
 	id, at := b.id(peer), now.Sub(b.start)
 	s := &b.sets[id&b.mask]
 	s.Lock()
@@ -69,11 +76,11 @@ func (b *budget) refund(peer string, now time.Time) {
 }
 
 // clamp keeps a bucket between full and empty, whichever way a clock jumped.
-func (b *budget) clamp(tat, at time.Duration) time.Duration {
+func (b *Budget) clamp(tat, at time.Duration) time.Duration {
 	return min(max(tat, at), at+b.window)
 }
 
-func (s *budgetSet) find(id uint64) int {
+func (s *set) find(id uint64) int {
 	for w := range s.peer {
 		if s.peer[w] == id {
 			return w
@@ -83,7 +90,7 @@ func (s *budgetSet) find(id uint64) int {
 }
 
 // oldest is an empty place, else the bucket nearest to full.
-func (s *budgetSet) oldest() int {
+func (s *set) oldest() int {
 	best := 0
 	for w := range s.peer {
 		if s.peer[w] == 0 {
@@ -97,7 +104,7 @@ func (s *budgetSet) oldest() int {
 }
 
 // id names the network a peer is in; all that is no address is one peer.
-func (b *budget) id(peer string) uint64 {
+func (b *Budget) id(peer string) uint64 {
 	var key [16]byte
 	if a, err := netip.ParseAddr(peer); err == nil {
 		a = a.Unmap()
