@@ -26,8 +26,14 @@ type Change struct {
 	Command  string   `json:"command"` // e.g. suspend, lift, product.create
 	Reason   string   `json:"reason,omitempty"`
 	Puts     []Record `json:"puts"`
+	// Cases names the casework written with the change, in the same step. The log
+	// holds their names and MACs only; the bodies stand beside the records, for
+	// control planes alone.
+	Cases []CaseRecord `json:"cases,omitempty"`
 	// Digest is the digest of the whole register after this change.
 	Digest Digest `json:"digest"`
+	// CaseSum sums all the casework after this change.
+	CaseSum CaseSum `json:"case_sum,omitzero"`
 	// MAC authenticates everything above: a change written into Redis by
 	// somebody else is refused by every mirror.
 	MAC MAC `json:"mac"`
@@ -63,6 +69,7 @@ type Head struct {
 	Epoch    Epoch    `json:"epoch"`
 	Records  uint64   `json:"records"`
 	Digest   Digest   `json:"digest"`
+	CaseSum  CaseSum  `json:"case_sum,omitzero"`
 	MAC      MAC      `json:"mac"`
 }
 
@@ -158,8 +165,15 @@ func (s *Sealer) Genuine(r *Record) bool {
 
 // Change computes a change's MAC: over its header and its records' MACs, which
 // bind the records.
+//
+// A change of a register without casework has the MAC it had before there was
+// any; one with casework is of another sort.
 func (s *Sealer) Change(c *Change) MAC {
-	x := s.begin('c')
+	sort := byte('c')
+	if c.casework() {
+		sort = 'C'
+	}
+	x := s.begin(sort)
 	x.number(uint64(c.Revision))
 	x.number(uint64(c.Epoch))
 	x.number(uint64(c.At))
@@ -171,16 +185,35 @@ func (s *Sealer) Change(c *Change) MAC {
 	for i := range c.Puts {
 		x.buf = append(x.buf, c.Puts[i].MAC[:]...)
 	}
+	if c.casework() {
+		x.number(uint64(len(c.Puts)))
+		x.sum(c.CaseSum)
+		for i := range c.Cases {
+			x.text(string(c.Cases[i].Kind))
+			x.text(c.Cases[i].ID)
+			x.buf = append(x.buf, c.Cases[i].MAC[:]...)
+		}
+	}
 	return s.finish(x, nil)
 }
 
 // Head computes the head's MAC.
 func (s *Sealer) Head(h *Head) MAC {
-	x := s.begin('h')
+	sort := byte('h')
+	if h.CaseSum != (CaseSum{}) {
+		sort = 'H'
+	}
+	x := s.begin(sort)
 	x.number(uint64(h.Revision))
 	x.number(uint64(h.Epoch))
 	x.number(h.Records)
 	x.number(h.Digest[0])
 	x.number(h.Digest[1])
+	if sort == 'H' {
+		x.sum(h.CaseSum)
+	}
 	return s.finish(x, nil)
 }
+
+// casework tells whether there is any in the register as of this change.
+func (c *Change) casework() bool { return len(c.Cases) > 0 || c.CaseSum != (CaseSum{}) }

@@ -79,6 +79,7 @@ func (m *Mirror) snapshot(ctx context.Context, held *View) (v *View, settled Rev
 	if err := m.checkHead(&head, held); err != nil {
 		return nil, 0, err
 	}
+	l.b.v.CaseSum = head.CaseSum
 	v, err = l.b.View(head.Revision, head.Epoch)
 	if err != nil {
 		return nil, 0, &alarmError{Alarm{Kind: AlarmUndecodable, What: "routes", Store: head.Revision, Err: err}}

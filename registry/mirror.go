@@ -398,6 +398,7 @@ func (m *Mirror) applyOne(b *Builder, c *Change, revision Revision, epoch Epoch,
 	if c.Revision >= settled && b.v.Digest != c.Digest {
 		return alarm(AlarmDigest, "change", errDigest)
 	}
+	b.v.CaseSum = c.CaseSum
 	return nil
 }
 
@@ -411,7 +412,7 @@ func (m *Mirror) compare(v *View, h *Head, changes int) error {
 		return alarm(AlarmGap, errors.New("the log goes beyond the head"))
 	case v.Revision < h.Revision && changes == 0:
 		return alarm(AlarmGap, errors.New("the log ends before the head"))
-	case v.Revision == h.Revision && (v.Digest != h.Digest || v.Records != h.Records):
+	case v.Revision == h.Revision && (v.Digest != h.Digest || v.Records != h.Records || v.CaseSum != h.CaseSum):
 		return alarm(AlarmDigest, errDigest)
 	}
 	return nil

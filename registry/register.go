@@ -42,6 +42,9 @@ type RegisterConfig struct {
 	// Journal records every change before it is acknowledged. A change that could
 	// not be recorded stays committed and is answered with ErrNotDurable. Nil: none.
 	Journal Journal
+	// Cases are the types of casework that this control plane keeps. Casework of
+	// other types is kept as it is, and cannot be written.
+	Cases []CaseType
 	// Now is the clock of new records; default time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -80,8 +83,9 @@ type Register struct {
 	// rewound wakes Run: the store's head is behind what is known to be committed.
 	rewound chan struct{}
 
-	roll rollWatch
-	once flights
+	books *books
+	roll  rollWatch
+	once  flights
 
 	// journalQueue goes from the goroutine of Run to that of keepJournal.
 	journalQueue chan journaling
@@ -119,6 +123,7 @@ func NewRegister(l Ledger, m *Mirror, s *Sealer, cfg RegisterConfig) *Register {
 		stopped:  make(chan struct{}),
 		reclaim:  make(chan struct{}, 1),
 		rewound:  make(chan struct{}, 1),
+		books:    newBooks(cfg.Cases),
 		roll:     newRollWatch(),
 		once:     flights{running: map[string]*flight{}},
 
@@ -140,6 +145,7 @@ func (r *Register) Run(ctx context.Context) error {
 		wg.Go(func() { r.keepJournal(ctx) })
 	}
 	defer close(r.journalQueue) // what is committed is still recorded and answered
+	wg.Go(func() { r.keepBook(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -238,31 +244,40 @@ type command struct {
 	actor  Actor
 	name   string // in the log, e.g. product.create
 	reason string
-	plan   func(*tx) error
+	plan   func(*Tx) error
+	cases  bool        // reads or writes casework
 	answer chan answer // capacity 1
 }
 
 type answer struct {
 	view     *View
+	book     *Casebook
 	id       string
 	revision Revision
 	existing bool
 	err      error
 }
 
-// tx is one change being planned. view shows the register with what the
-// change has put so far.
-type tx struct {
+// Tx is one change being planned: what a command reads, and what it writes, all
+// of which is committed in one step or not at all.
+//
+// view shows the register with what the change has put so far.
+type Tx struct {
 	view     *View
 	now      Time
 	revision Revision // the change's
+	actor    Actor
 	id       string   // of the record the command is about
 	found    Revision // of that record, when it was as commanded already and nothing was put
 
 	b      *Builder
 	sealer *Sealer
 	puts   []Record
+	book   *Casebook // before this change; nil when not available
+	cases  []CaseRecord
 }
+
+type tx = Tx
 
 // put writes a record, at most once for each key in a change.
 func (t *tx) put(kind Kind, id string, value any) error {
@@ -286,13 +301,17 @@ func (t *tx) put(kind Kind, id string, value any) error {
 // submit hands a command to the writer and waits for its answer. Once the
 // writer has taken it, it is answered whatever becomes of ctx.
 func (r *Register) submit(ctx context.Context, a Actor, name, reason string, plan func(*tx) error) (answer, error) {
+	return r.send(ctx, &command{actor: a, name: name, reason: reason, plan: plan, answer: make(chan answer, 1)})
+}
+
+func (r *Register) send(ctx context.Context, c *command) (answer, error) {
+	a, name, reason := c.actor, c.name, c.reason
 	if a.Name == "" {
 		return answer{}, fmt.Errorf("%w: a command needs a named actor", ErrForbidden)
 	}
 	if err := checkReason("/reason", reason, false); err != nil {
 		return answer{}, err
 	}
-	c := &command{actor: a, name: name, reason: reason, plan: plan, answer: make(chan answer, 1)}
 	wait := time.NewTimer(acceptTimeout)
 	defer wait.Stop()
 	select {

@@ -61,12 +61,16 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, []
 	if epoch == 0 {
 		return nil, nil, ErrFenced
 	}
-	answers, changes, tip := r.plan(base, epoch, group)
+	book, err := r.bookFor(ctx, base, group)
+	if err != nil {
+		return nil, nil, err
+	}
+	answers, changes, tip, book := r.plan(base, book, epoch, group)
 	if len(changes) == 0 {
 		answers, err := r.confirm(ctx, epoch, base, answers)
 		return answers, nil, err
 	}
-	head := Head{Revision: tip.Revision, Epoch: epoch, Records: tip.Records, Digest: tip.Digest}
+	head := Head{Revision: tip.Revision, Epoch: epoch, Records: tip.Records, Digest: tip.Digest, CaseSum: tip.CaseSum}
 	head.MAC = r.sealer.Head(&head)
 
 	r.planned.Store(&changes)
@@ -95,6 +99,7 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, []
 	for _, c := range changes {
 		r.mirror.tail.note(c)
 	}
+	r.books.offer(book)
 	r.tip.Store(tip)
 	return answers, changes, nil
 }
@@ -112,12 +117,12 @@ func (r *Register) confirm(ctx context.Context, epoch Epoch, base *View, answers
 		return nil, err
 	case len(newest) == 0:
 		return nil, r.reassertAnd(ctx)
-	case newest[0].Revision != base.Revision || newest[0].Digest != base.Digest || r.sealer.Change(&newest[0]) != newest[0].MAC:
+	case newest[0].Revision != base.Revision || newest[0].Digest != base.Digest || newest[0].CaseSum != base.CaseSum || r.sealer.Change(&newest[0]) != newest[0].MAC:
 		return nil, fmt.Errorf("%w: the log does not hold revision %d as it was followed", ErrUnavailable, base.Revision)
 	}
 	// Offered again it changes nothing and is waited for like the first time.
 	c := &newest[0]
-	err = r.offer(ctx, epoch, base.Revision-1, []*Change{c}, &Head{Revision: c.Revision, Epoch: c.Epoch, Records: base.Records, Digest: base.Digest})
+	err = r.offer(ctx, epoch, base.Revision-1, []*Change{c}, &Head{Revision: c.Revision, Epoch: c.Epoch, Records: base.Records, Digest: base.Digest, CaseSum: base.CaseSum})
 	switch {
 	case errors.Is(err, ErrNotDurable):
 		for i := range answers {
@@ -151,39 +156,42 @@ func (r *Register) deposed(epoch Epoch) {
 	}
 }
 
-// plan runs the commands one on top of the other.
-func (r *Register) plan(base *View, epoch Epoch, group []*command) (answers []answer, changes []*Change, tip *View) {
+// plan runs the commands one on top of the other. book is nil when the casework
+// is not available; no change then writes any.
+func (r *Register) plan(base *View, book *Casebook, epoch Epoch, group []*command) (answers []answer, changes []*Change, tip *View, tipBook *Casebook) {
 	tip = base
 	now := At(r.cfg.Now())
 	answers = make([]answer, len(group))
 	for i, c := range group {
 		b := NewBuilder(tip, now)
-		t := &tx{view: &b.v, now: now, revision: tip.Revision + 1, b: b, sealer: r.sealer}
+		t := &Tx{view: &b.v, now: now, revision: tip.Revision + 1, b: b, sealer: r.sealer, actor: c.actor, book: book}
 		err := c.plan(t)
 		if err != nil {
 			answers[i].err = err
 			continue
 		}
-		if len(t.puts) > 0 {
+		if len(t.puts)+len(t.cases) > 0 {
+			b.v.CaseSum = t.caseSum(tip.CaseSum)
 			next, err := b.View(t.revision, epoch)
 			if err != nil {
 				answers[i].err = err
 				continue
 			}
-			tip = next
 			change := &Change{
 				Revision: t.revision, Epoch: epoch, At: now, Actor: c.actor.Name, Command: c.name, Reason: c.reason,
-				Puts: t.puts, Digest: tip.Digest,
+				Puts: t.puts, Cases: t.cases, Digest: next.Digest, CaseSum: next.CaseSum,
 			}
 			change.MAC = r.sealer.Change(change)
 			changes = append(changes, change)
+			book = book.after(change, tip, next)
+			tip = next
 		}
-		answers[i] = answer{view: tip, id: t.id, revision: tip.Revision, existing: t.found != 0}
+		answers[i] = answer{view: tip, book: book, id: t.id, revision: tip.Revision, existing: t.found != 0}
 		if t.found != 0 {
 			answers[i].revision = t.found
 		}
 	}
-	return answers, changes, tip
+	return answers, changes, tip, book
 }
 
 // commit writes the changes, and finds out what became of them when the store

@@ -64,13 +64,16 @@ func (r *Register) reassert(ctx context.Context) error {
 	if !ok {
 		return fail("the changes between are not all held here")
 	}
-	if d, known := r.mirror.tail.digest(store.Revision); !known || d != store.Digest {
+	if s, known := r.mirror.tail.state(store.Revision); !known || s != (tailState{store.Digest, store.CaseSum}) {
 		return fail("that revision is another than the one committed here")
 	}
-	if d, _ := r.mirror.tail.digest(held.Revision); d != held.Digest {
+	if s, _ := r.mirror.tail.state(held.Revision); s != (tailState{held.Digest, held.CaseSum}) {
 		return fail("the changes held here do not lead there")
 	}
-	head := Head{Revision: held.Revision, Epoch: max(held.Epoch, store.Epoch), Records: held.Records, Digest: held.Digest}
+	if changes, ok = r.withBodies(changes); !ok {
+		return fail("the casework of the changes between is not all held here")
+	}
+	head := Head{Revision: held.Revision, Epoch: max(held.Epoch, store.Epoch), Records: held.Records, Digest: held.Digest, CaseSum: held.CaseSum}
 	head.MAC = r.sealer.Head(&head)
 	err = r.ledger.Reassert(ctx, store, changes, &head)
 	if err != nil && !errors.Is(err, ErrNotDurable) {

@@ -173,7 +173,7 @@ func (r *Register) holds(m *Member, rev Revision) bool {
 	if rev == 0 {
 		return true
 	}
-	if d, known := r.mirror.tail.digest(m.Revision); known && d == m.Digest {
+	if s, known := r.mirror.tail.state(m.Revision); known && s.digest == m.Digest {
 		return true
 	}
 	// Sidecars hold a change before its writer has heard that it is committed.

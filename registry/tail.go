@@ -13,22 +13,29 @@ const (
 // a gap: those this control plane made and those its mirror followed.
 type tail struct {
 	mu      sync.Mutex
-	base    Revision // the revision before the first change kept
-	digest0 Digest   // of the register at base, when based
+	base    Revision  // the revision before the first change kept
+	state0  tailState // of the register at base, when based
 	based   bool
 	changes []*Change
 	bytes   int
+}
+
+// tailState tells one history from another at a revision.
+type tailState struct {
+	digest Digest
+	cases  CaseSum
 }
 
 // anchor begins the tail at a View loaded whole, unless it reaches there already.
 func (t *tail) anchor(v *View) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if d, ok := t.at(v.Revision); ok && d == v.Digest {
+	state := tailState{v.Digest, v.CaseSum}
+	if s, ok := t.at(v.Revision); ok && s == state {
 		return
 	}
 	t.cut(0)
-	t.base, t.digest0, t.based = v.Revision, v.Digest, true
+	t.base, t.state0, t.based = v.Revision, state, true
 }
 
 // cut keeps the first n changes.
@@ -59,7 +66,7 @@ func (t *tail) note(c *Change) {
 	t.bytes += c.size()
 	for len(t.changes) > 1 && (len(t.changes) > tailChangesMax || t.bytes > tailBytesMax) {
 		first := t.changes[0]
-		t.base, t.digest0, t.based = first.Revision, first.Digest, true
+		t.base, t.state0, t.based = first.Revision, tailState{first.Digest, first.CaseSum}, true
 		t.bytes -= first.size()
 		t.changes = t.changes[1:]
 	}
@@ -69,24 +76,28 @@ func (c *Change) size() (n int) {
 	for i := range c.Puts {
 		n += len(c.Puts[i].Data) + 64
 	}
+	for i := range c.Cases {
+		n += len(c.Cases[i].Data) + 64
+	}
 	return n + 128
 }
 
-// digest tells the digest of the register at a revision, if the tail reaches there.
-func (t *tail) digest(rev Revision) (Digest, bool) {
+// state tells what the register was at a revision, if the tail reaches there.
+func (t *tail) state(rev Revision) (tailState, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.at(rev)
 }
 
-func (t *tail) at(rev Revision) (Digest, bool) {
+func (t *tail) at(rev Revision) (tailState, bool) {
 	switch {
 	case rev < t.base || rev > t.base+Revision(len(t.changes)):
-		return Digest{}, false
+		return tailState{}, false
 	case rev == t.base:
-		return t.digest0, t.based
+		return t.state0, t.based
 	}
-	return t.changes[rev-t.base-1].Digest, true
+	c := t.changes[rev-t.base-1]
+	return tailState{c.Digest, c.CaseSum}, true
 }
 
 // between returns the changes after one revision up to another; ok only when all are there.

@@ -14,6 +14,9 @@ type View struct {
 	Epoch    Epoch
 	Records  uint64
 	Digest   Digest
+	// CaseSum is all that a View knows of the casework: how much there is, and
+	// its digest.
+	CaseSum CaseSum
 
 	entities      table[Entity]
 	products      table[Product]

@@ -16,14 +16,19 @@ import (
 // uvarint and its bytes.
 //
 //	record  revision(8) MAC(16) data…
-//	head    revision(8) epoch(8) records(8) digest(16) MAC(16)
+//	head    revision(8) epoch(8) records(8) digest(16) MAC(16) [cases(8) digest(16)]
 //	change  'C' '1' MAC(16) digest(16) revision(8) epoch(8) at(8)
 //	        actor command reason count(uvarint) { kind(1) id revision(8) MAC(16) data }…
+//	        or 'C' '2', the same and at its end
+//	        cases(8) digest(16) count(uvarint) { kind id MAC(16) }…
+//	case    as record
 //	member  field "incarnation id", value "polled_ms revision incarnation digest_hex short_ns long_ns"
 const (
 	recordHeader = 8 + 16
 	headLen      = 8 + 8 + 8 + 16 + 16
 	changeMagic  = "C1"
+	caseMagic    = "C2" // of a register that holds casework
+	caseSumLen   = 8 + 16
 )
 
 func encodeRecord(r *registry.Record) string {
@@ -56,17 +61,49 @@ func encodeHead(h *registry.Head) string {
 	b = binary.BigEndian.AppendUint64(b, uint64(h.Epoch))
 	b = binary.BigEndian.AppendUint64(b, h.Records)
 	b = append(appendDigest(b, h.Digest), h.MAC[:]...)
+	if h.CaseSum != (registry.CaseSum{}) {
+		b = appendCaseSum(b, h.CaseSum)
+	}
 	return string(b)
 }
 
+func appendCaseSum(b []byte, s registry.CaseSum) []byte {
+	return appendDigest(binary.BigEndian.AppendUint64(b, s.Count), s.Digest)
+}
+
+func (d *decoder) caseSum() registry.CaseSum {
+	return registry.CaseSum{Count: d.u64(), Digest: registry.Digest{d.u64(), d.u64()}}
+}
+
+func encodeCase(c *registry.CaseRecord) string {
+	return encodeRecord(&registry.Record{Revision: c.Revision, MAC: c.MAC, Data: c.Data})
+}
+
+// decodeCase reads a hash entry; Data aliases val.
+func decodeCase(key, val string) (c registry.CaseRecord, err error) {
+	kind, id, err := registry.ParseCaseKey(key)
+	if err != nil || len(val) < recordHeader {
+		return c, fmt.Errorf("%w: stored case %.80q", registry.ErrTampered, key)
+	}
+	b := unsafe.Slice(unsafe.StringData(val), len(val))
+	c = registry.CaseRecord{Kind: kind, ID: id, Revision: registry.Revision(binary.BigEndian.Uint64(b)), Data: b[recordHeader:]}
+	copy(c.MAC[:], b[8:])
+	return c, nil
+}
+
 func decodeHead(s string) (h registry.Head, err error) {
-	if len(s) != headLen {
+	if len(s) != headLen && len(s) != headLen+caseSumLen {
 		return h, fmt.Errorf("%w: stored head of %d bytes", registry.ErrTampered, len(s))
 	}
 	d := decoder{rest: s}
 	h.Revision, h.Epoch, h.Records = registry.Revision(d.u64()), registry.Epoch(d.u64()), d.u64()
 	h.Digest = registry.Digest{d.u64(), d.u64()}
 	copy(h.MAC[:], d.take(16))
+	if d.rest != "" {
+		if h.CaseSum = d.caseSum(); h.CaseSum == (registry.CaseSum{}) {
+			return h, fmt.Errorf("%w: stored head of another form", registry.ErrTampered)
+		}
+	}
 	return h, nil
 }
 
@@ -75,7 +112,12 @@ func encodeChange(c *registry.Change) string {
 	for i := range c.Puts {
 		n += 48 + len(c.Puts[i].ID) + len(c.Puts[i].Data)
 	}
-	b := append(make([]byte, 0, n), changeMagic...)
+	casework := len(c.Cases) > 0 || c.CaseSum != (registry.CaseSum{})
+	magic := changeMagic
+	if casework {
+		magic, n = caseMagic, n+64+96*len(c.Cases)
+	}
+	b := append(make([]byte, 0, n), magic...)
 	b = appendDigest(append(b, c.MAC[:]...), c.Digest)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Revision))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Epoch))
@@ -88,6 +130,13 @@ func encodeChange(c *registry.Change) string {
 		b = append(binary.BigEndian.AppendUint64(b, uint64(r.Revision)), r.MAC[:]...)
 		b = append(binary.AppendUvarint(b, uint64(len(r.Data))), r.Data...)
 	}
+	if casework {
+		b = binary.AppendUvarint(appendCaseSum(b, c.CaseSum), uint64(len(c.Cases)))
+		for i := range c.Cases {
+			x := &c.Cases[i]
+			b = append(appendString(appendString(b, string(x.Kind)), x.ID), x.MAC[:]...)
+		}
+	}
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
@@ -95,7 +144,8 @@ func encodeChange(c *registry.Change) string {
 // again; a change that does not is refused.
 func decodeChange(s string) (c registry.Change, err error) {
 	d := decoder{rest: s}
-	if string(d.take(len(changeMagic))) != changeMagic {
+	magic := string(d.take(len(changeMagic)))
+	if magic != changeMagic && magic != caseMagic {
 		return c, fmt.Errorf("%w: log entry of unknown form", registry.ErrTampered)
 	}
 	copy(c.MAC[:], d.take(16))
@@ -123,10 +173,30 @@ func decodeChange(s string) (c registry.Change, err error) {
 			d.bad = true
 		}
 	}
+	if magic == caseMagic {
+		d.cases(&c)
+	}
 	if d.bad || d.rest != "" {
 		return registry.Change{}, fmt.Errorf("%w: log entry cut short or too long", registry.ErrTampered)
 	}
 	return c, nil
+}
+
+// cases reads the names of the casework written with a change.
+func (d *decoder) cases(c *registry.Change) {
+	c.CaseSum = d.caseSum()
+	n := d.uvarint()
+	if n > uint64(len(d.rest)/18) || n == 0 && c.CaseSum == (registry.CaseSum{}) {
+		d.bad = true
+	}
+	if !d.bad && n > 0 {
+		c.Cases = make([]registry.CaseRecord, n)
+	}
+	for i := range c.Cases {
+		x := &c.Cases[i]
+		x.Kind, x.ID, x.Revision = registry.CaseKind(d.str()), string(d.str()), c.Revision
+		copy(x.MAC[:], d.take(16))
+	}
 }
 
 func appendString(b []byte, s string) []byte {

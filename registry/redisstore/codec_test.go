@@ -29,6 +29,8 @@ func FuzzDecodeChange(f *testing.F) {
 	f.Add(encodeChange(&c))
 	c.Puts = nil
 	f.Add(encodeChange(&c))
+	c.CaseSum.Count, c.Cases = 1, []registry.CaseRecord{{Kind: "application", ID: "AP-1"}}
+	f.Add(encodeChange(&c))
 	f.Add("C1")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -107,4 +109,38 @@ func FuzzDecodePush(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestStoredFormsOfCaseworkComeBackWhole(t *testing.T) {
+	c := sampleChange()
+	c.CaseSum = registry.CaseSum{Count: 3, Digest: registry.Digest{7, 8}}
+	c.Cases = []registry.CaseRecord{
+		{Kind: "application", ID: "AP-1", Revision: 7, MAC: registry.MAC{4}, Data: []byte(`{}`)},
+		{Kind: "finding", ID: "FN-1", Revision: 7, MAC: registry.MAC{5}},
+	}
+	got, err := decodeChange(encodeChange(&c))
+	c.Cases[0].Data = nil // the log has names only
+	if d := cmp.Diff(c, got); d != "" || err != nil {
+		t.Errorf("change: %v -want +got:\n%s", err, d)
+	}
+	h := registry.Head{Revision: 1, Epoch: 2, Records: 3, CaseSum: c.CaseSum}
+	if got, err := decodeHead(encodeHead(&h)); err != nil || got != h {
+		t.Errorf("head: %+v, %v; want %+v", got, err, h)
+	}
+	s := encodeChange(&c)
+	for n := range len(s) {
+		if _, err := decodeChange(s[:n]); err == nil {
+			t.Errorf("a change cut at %d of %d bytes was accepted", n, len(s))
+		}
+	}
+	stored := encodeCase(&registry.CaseRecord{Kind: "finding", ID: "FN/1", Revision: 9, MAC: registry.MAC{1}, Data: []byte(`{"a":1}`)})
+	x, err := decodeCase("finding/FN/1", stored)
+	if d := cmp.Diff(registry.CaseRecord{Kind: "finding", ID: "FN/1", Revision: 9, MAC: registry.MAC{1}, Data: []byte(`{"a":1}`)}, x); d != "" || err != nil {
+		t.Errorf("case: %v -want +got:\n%s", err, d)
+	}
+	for _, key := range []string{"", "finding", "finding/", "Finding/1", "/1"} {
+		if _, err := decodeCase(key, stored); err == nil {
+			t.Errorf("the key %q was accepted", key)
+		}
+	}
 }

@@ -1,7 +1,8 @@
 -- Appends changes and writes their records, all or nothing.
--- KEYS head, records, log, claim
+-- KEYS head, records, log, claim, cases
 -- ARGV fence, base, last revision, head epoch, head, log length (0: keep all), wake channel,
---      number of changes, then for each: revision, change, number of records, and for each: key, record
+--      number of changes, then for each: revision, change, number of records, and for each: key, record,
+--      number of cases, and for each: key, body
 local epoch = redis.call('HGET', KEYS[4], 'epoch') or '0'
 -- After a failover the claim may be older than the changes given back since: no
 -- change follows one of a later epoch.
@@ -23,6 +24,7 @@ if ARGV[9] ~= string.format('%.0f', tonumber(rev) + 1) then
   return {'conflict', rev}
 end
 redis.call('HEXISTS', KEYS[2], '') -- fails on a wrong type before anything is written
+redis.call('HEXISTS', KEYS[5], '')
 local i, pushed = 9, {ARGV[3], '\n'}
 for _ = 1, tonumber(ARGV[8]) do
   -- First the log: it refuses an ID that is not above its last.
@@ -32,6 +34,12 @@ for _ = 1, tonumber(ARGV[8]) do
   i = i + 3
   for _ = 1, n do
     redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+    i = i + 2
+  end
+  n = tonumber(ARGV[i])
+  i = i + 1
+  for _ = 1, n do
+    redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
     i = i + 2
   end
 end

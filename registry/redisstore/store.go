@@ -8,6 +8,7 @@
 //
 //	{dspgate}:head      hash    rev, epoch, head (sealed)
 //	{dspgate}:rec       hash    "product/FP-1001" → record (sealed)
+//	{dspgate}:cases     hash    "application/AP-12" → casework (sealed); only control planes read it
 //	{dspgate}:log       stream  entry "<revision>-0", field c: the change (sealed)
 //	{dspgate}:roll      hash    incarnation and sidecar → when it polled, what it holds
 //	{dspgate}:tenure    hash    whose life this is (run ID and replication ID), and whether its roll is whole
@@ -61,7 +62,7 @@ type Store struct {
 
 	commit, follow, lead, leave, roll, settle, reassert script
 
-	keyHead, keyRec, keyLog, keyRoll, keyTenure, keyClaim, keyObserver, keyGuard, keyIdem, wake, wakeRoll string
+	keyHead, keyRec, keyCases, keyLog, keyRoll, keyTenure, keyClaim, keyObserver, keyGuard, keyIdem, wake, wakeRoll string
 }
 
 var (
@@ -70,13 +71,14 @@ var (
 	_ registry.Ledger      = (*Store)(nil)
 	_ registry.GroupLedger = (*Store)(nil)
 	_ registry.RollWaker   = (*Store)(nil)
+	_ registry.CaseStore   = (*Store)(nil)
 )
 
 func newStore(cfg Config, rdb redis.UniversalClient, log *slog.Logger) *Store {
 	p := "{" + cfg.Prefix + "}:"
 	return &Store{
 		cfg: cfg, rdb: rdb, log: log,
-		keyHead: p + "head", keyRec: p + "rec", keyLog: p + "log", keyRoll: p + "roll", keyTenure: p + "tenure", keyClaim: p + "claim",
+		keyHead: p + "head", keyRec: p + "rec", keyCases: p + "cases", keyLog: p + "log", keyRoll: p + "roll", keyTenure: p + "tenure", keyClaim: p + "claim",
 		keyObserver: p + "observer", keyGuard: p + "guard", keyIdem: p + "idem:", wake: p + "wake", wakeRoll: p + "wake-roll",
 	}
 }
@@ -96,7 +98,7 @@ func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base regi
 		return nil
 	}
 	args := []any{uint64(fence), uint64(base), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.cfg.LogMax, s.wake}
-	reply, err := s.append(ctx, "commit", &s.commit, []string{s.keyHead, s.keyRec, s.keyLog, s.keyClaim}, args, changes, head)
+	reply, err := s.append(ctx, "commit", &s.commit, []string{s.keyHead, s.keyRec, s.keyLog, s.keyClaim, s.keyCases}, args, changes, head)
 	if err != nil || reply == nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base regi
 // Reassert implements registry.Ledger.
 func (s *Store) Reassert(ctx context.Context, store registry.Head, changes []*registry.Change, head *registry.Head) error {
 	args := []any{uint64(store.Revision), encodeHead(&store), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.wake}
-	reply, err := s.append(ctx, "give back", &s.reassert, []string{s.keyHead, s.keyRec, s.keyLog}, args, changes, head)
+	reply, err := s.append(ctx, "give back", &s.reassert, []string{s.keyHead, s.keyRec, s.keyLog, s.keyCases}, args, changes, head)
 	if err != nil {
 		return err
 	}
@@ -134,6 +136,7 @@ func (s *Store) append(ctx context.Context, doing string, sc *script, keys []str
 		for j := range c.Puts {
 			args = append(args, c.Puts[j].Key(), encodeRecord(&c.Puts[j]))
 		}
+		args = appendCases(args, c.Cases)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+s.replicaWait())
 	defer cancel()

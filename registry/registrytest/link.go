@@ -225,6 +225,23 @@ func (l *Link) Reassert(ctx context.Context, store registry.Head, changes []*reg
 	})
 }
 
+// CaseSnapshot implements registry.CaseStore.
+func (l *Link) CaseSnapshot(ctx context.Context, put func(*registry.CaseRecord) error) error {
+	return l.through(ctx, "case-snapshot", registry.ErrUnavailable, func() error { return l.store.CaseSnapshot(ctx, put) })
+}
+
+// Cases implements registry.CaseStore.
+func (l *Link) Cases(ctx context.Context, keys []string) (got []registry.CaseRecord, err error) {
+	err = l.through(ctx, "cases", registry.ErrUnavailable, func() error {
+		got, err = l.store.Cases(ctx, keys)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
 // Changes implements registry.Ledger.
 func (l *Link) Changes(ctx context.Context, after registry.Revision, n int) (changes []registry.Change, err error) {
 	err = l.through(ctx, "changes", registry.ErrUnavailable, func() error {

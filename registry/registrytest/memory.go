@@ -43,6 +43,7 @@ type state struct {
 	claimUntil time.Time
 	head       registry.Head
 	records    map[string]registry.Record
+	cases      map[string]registry.CaseRecord
 	log        []registry.Change
 	trimmed    registry.Revision // the log begins after it
 }
@@ -58,7 +59,7 @@ type answer struct {
 // NewMemory makes an empty store.
 func NewMemory() *Memory {
 	return &Memory{
-		state:   state{records: map[string]registry.Record{}},
+		state:   state{records: map[string]registry.Record{}, cases: map[string]registry.CaseRecord{}},
 		roll:    map[member]registry.Member{},
 		tenure:  1,
 		settled: true,
@@ -128,6 +129,10 @@ func cloneChange(c registry.Change) registry.Change {
 	c.Puts = slices.Clone(c.Puts)
 	for i := range c.Puts {
 		c.Puts[i].Data = slices.Clone(c.Puts[i].Data)
+	}
+	c.Cases = slices.Clone(c.Cases)
+	for i := range c.Cases {
+		c.Cases[i].Data = slices.Clone(c.Cases[i].Data)
 	}
 	return c
 }
@@ -207,6 +212,12 @@ func (m *Memory) append(changes []*registry.Change, head *registry.Head) error {
 		for _, r := range kept.Puts {
 			m.state.records[r.Key()] = r
 		}
+		for i := range kept.Cases {
+			if x := &kept.Cases[i]; x.Data != nil {
+				m.state.cases[x.Key()] = *x
+				x.Data = nil // the log has the name only
+			}
+		}
 		m.state.log = append(m.state.log, kept)
 	}
 	m.state.head = *head
@@ -233,6 +244,42 @@ func (m *Memory) Reassert(ctx context.Context, store registry.Head, changes []*r
 		return fmt.Errorf("%w: head %d, not %d", registry.ErrConflict, m.state.head.Revision, store.Revision)
 	}
 	return m.append(changes, head)
+}
+
+// CaseSnapshot implements registry.CaseStore, in several steps as Snapshot.
+func (m *Memory) CaseSnapshot(ctx context.Context, put func(*registry.CaseRecord) error) error {
+	m.mu.Lock()
+	keys := slices.Sorted(maps.Keys(m.state.cases))
+	m.mu.Unlock()
+	for _, key := range keys {
+		got, err := m.Cases(ctx, []string{key})
+		if err != nil {
+			return err
+		}
+		for i := range got {
+			if err := put(&got[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// Cases implements registry.CaseStore.
+func (m *Memory) Cases(ctx context.Context, keys []string) ([]registry.CaseRecord, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []registry.CaseRecord
+	for _, key := range keys {
+		if c, ok := m.state.cases[key]; ok {
+			c.Data = slices.Clone(c.Data)
+			out = append(out, c)
+		}
+	}
+	return out, nil
 }
 
 // Lead implements registry.Ledger.
@@ -346,7 +393,7 @@ func (m *Memory) Epoch() registry.Epoch {
 func (m *Memory) Flush() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state = state{records: map[string]registry.Record{}}
+	m.state = state{records: map[string]registry.Record{}, cases: map[string]registry.CaseRecord{}}
 	clear(m.roll)
 	clear(m.answers)
 	m.tenure++
@@ -385,7 +432,7 @@ func (m *Memory) Replica() (promote func()) {
 }
 
 func (s state) clone() state {
-	s.records, s.log = maps.Clone(s.records), slices.Clone(s.log)
+	s.records, s.cases, s.log = maps.Clone(s.records), maps.Clone(s.cases), slices.Clone(s.log)
 	return s
 }
 
@@ -403,6 +450,23 @@ func (m *Memory) Tamper(key string, f func(*registry.Record) bool) {
 		m.state.records[key] = r
 	} else {
 		delete(m.state.records, key)
+	}
+}
+
+// TamperCase alters a stored case behind the register's back; f returns false to
+// remove it. It panics when there is no such case.
+func (m *Memory) TamperCase(key string, f func(*registry.CaseRecord) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.state.cases[key]
+	if !ok {
+		panic("registrytest: no case " + key)
+	}
+	c.Data = slices.Clone(c.Data)
+	if f(&c) {
+		m.state.cases[key] = c
+	} else {
+		delete(m.state.cases, key)
 	}
 }
 

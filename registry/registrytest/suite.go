@@ -19,6 +19,7 @@ import (
 type Store interface {
 	registry.Log
 	registry.Ledger
+	registry.CaseStore
 	// Trim drops the changes up to and including a revision from the log; the
 	// records stay.
 	Trim(ctx context.Context, upTo registry.Revision) error
@@ -57,6 +58,8 @@ func RunSuite(t *testing.T, newStore func(t *testing.T) Store) {
 		{"leaving takes only the own incarnation off the roll", testLeave},
 		{"the roll tells whose life it is of and whether it is whole", testTenure},
 		{"changes that were lost are given back once, onto the head they follow", testReassert},
+		{"casework is written with its change or not at all", testCases},
+		{"casework that was lost is given back with its changes", testCasesReassert},
 		{"an answer is remembered by its key", testRemember},
 		{"changes are listed after a revision, oldest first", testChanges},
 		{"a commit wakes whoever waits and nobody blocks it", testWake},

@@ -91,6 +91,7 @@ type Writer struct {
 	ledger registry.Ledger
 	sealer *registry.Sealer
 	t      testing.TB
+	macs   map[string]registry.MAC // of the cases committed or made so far
 }
 
 // NewWriter takes the writer's claim of an empty store.
@@ -100,7 +101,7 @@ func NewWriter(t testing.TB, l registry.Ledger) *Writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Writer{Epoch: epoch, View: &registry.View{}, ledger: l, sealer: Sealer(t), t: t}
+	return &Writer{Epoch: epoch, View: &registry.View{}, ledger: l, sealer: Sealer(t), t: t, macs: map[string]registry.MAC{}}
 }
 
 // Put commits one change of some nouns and returns its revision.
@@ -121,7 +122,13 @@ func (w *Writer) Change(values ...any) (*registry.Change, *registry.Head, *regis
 	rev := w.View.Revision + 1
 	c := &registry.Change{Revision: rev, Epoch: w.Epoch, At: registry.At(time.Now()), Actor: "writer", Command: "test"}
 	b := registry.NewBuilder(w.View, c.At)
+	var cases []registry.CaseRecord
 	for _, v := range values {
+		if x, ok := v.(registry.CaseRecord); ok {
+			w.sealer.SealCase(&x, rev)
+			cases = append(cases, x)
+			continue
+		}
 		r := Record(v)
 		w.sealer.Seal(&r, rev)
 		if err := b.Put(&r); err != nil {
@@ -133,9 +140,26 @@ func (w *Writer) Change(values ...any) (*registry.Change, *registry.Head, *regis
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c.Digest = next.Digest
+	c.Cases = cases
+	w.sumCases(cases, next)
+	c.Digest, c.CaseSum = next.Digest, next.CaseSum
 	c.MAC = w.sealer.Change(c)
-	head := &registry.Head{Revision: rev, Epoch: w.Epoch, Records: next.Records, Digest: next.Digest}
+	head := &registry.Head{Revision: rev, Epoch: w.Epoch, Records: next.Records, Digest: next.Digest, CaseSum: next.CaseSum}
 	head.MAC = w.sealer.Head(head)
 	return c, head, next
+}
+
+// sumCases counts cases in a View that follows the one they were made on. Each
+// Change with cases should be committed: the Writer remembers them.
+func (w *Writer) sumCases(cases []registry.CaseRecord, v *registry.View) {
+	for i := range cases {
+		key := cases[i].Key()
+		if old, was := w.macs[key]; was {
+			v.CaseSum.Digest = v.CaseSum.Digest.Sub(old)
+		} else {
+			v.CaseSum.Count++
+		}
+		v.CaseSum.Digest = v.CaseSum.Digest.Add(cases[i].MAC)
+		w.macs[key] = cases[i].MAC
+	}
 }

@@ -103,6 +103,10 @@ func changeLeaf(c *registry.Change) Leaf {
 	for i := range n {
 		l.Subjects = append(l.Subjects, c.Puts[i].Key())
 	}
-	l.More = len(c.Puts) - n
+	cases := min(len(c.Cases), subjectsMax-n)
+	for i := range cases {
+		l.Subjects = append(l.Subjects, c.Cases[i].Key())
+	}
+	l.More = len(c.Puts) + len(c.Cases) - n - cases
 	return l
 }

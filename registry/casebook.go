@@ -1,0 +1,334 @@
+package registry
+
+import (
+	"iter"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/tidwall/btree"
+)
+
+// Casebook is the casework at one revision, as a control plane holds it, and an
+// index over it and over the register's entities and products. It is immutable;
+// two Casebooks share all that did not change. Readers take no lock.
+//
+// Bodies are kept as they are stored and decoded when they are read: of a
+// hundred thousand cases few are read at a time.
+type Casebook struct {
+	// View is the register at the same revision.
+	View *View
+
+	sum     CaseSum
+	settled Revision // the highest revision among the bodies; above the View's when they were read later
+	types   map[CaseKind]CaseType
+	entries *btree.Map[string, *caseEntry] // by kind/ID
+	keys    *btree.Set[string]             // kind NUL index NUL value NUL ID
+	forking *sync.Mutex                    // shared by all of one family: btree's Copy writes to its source
+}
+
+type caseEntry struct {
+	Revision Revision
+	MAC      MAC
+	Data     []byte
+}
+
+func newCasebook(types map[CaseKind]CaseType) *Casebook {
+	return &Casebook{
+		View: &View{}, types: types, forking: &sync.Mutex{},
+		entries: new(btree.Map[string, *caseEntry]), keys: new(btree.Set[string]),
+	}
+}
+
+// Revision is the register's revision that the Casebook is of.
+func (b *Casebook) Revision() Revision { return b.View.Revision }
+
+// Len counts the cases.
+func (b *Casebook) Len() int { return b.entries.Len() }
+
+func (b *Casebook) entry(kind CaseKind, id string) *caseEntry {
+	e, _ := b.entries.Get(string(kind) + "/" + id)
+	return e
+}
+
+// fork copies the Casebook, in constant time, to be changed.
+func (b *Casebook) fork() *Casebook {
+	b.forking.Lock()
+	defer b.forking.Unlock()
+	f := *b
+	f.entries, f.keys = b.entries.Copy(), b.keys.Copy()
+	return &f
+}
+
+// after is the Casebook after a change made here, bodies and all; nil stays nil.
+func (b *Casebook) after(c *Change, old, now *View) *Casebook {
+	if b == nil {
+		return nil
+	}
+	f := b.fork()
+	for i := range c.Cases {
+		if err := f.set(&c.Cases[i]); err != nil {
+			panic("registry: casework that was just encoded: " + err.Error())
+		}
+	}
+	f.index(c, old, now)
+	f.View = now
+	return f
+}
+
+// set takes in a body, unless a newer one is held. Only on a fork.
+func (b *Casebook) set(c *CaseRecord) error {
+	old := b.entry(c.Kind, c.ID)
+	if old != nil && old.Revision >= c.Revision {
+		return nil
+	}
+	var add []string
+	t, known := b.types[c.Kind]
+	if known {
+		err := t.keys(c.Data, func(index, value string) { add = append(add, indexKey(string(c.Kind), index, value, c.ID)) })
+		if err != nil {
+			return err
+		}
+	}
+	if old != nil && known {
+		err := t.keys(old.Data, func(index, value string) { b.keys.Delete(indexKey(string(c.Kind), index, value, c.ID)) })
+		if err != nil {
+			return err
+		}
+	}
+	for _, key := range add {
+		b.keys.Insert(key)
+	}
+	b.keys.Insert(indexKey(string(c.Kind), "", "", c.ID))
+	b.entries.Set(c.Key(), &caseEntry{Revision: c.Revision, MAC: c.MAC, Data: c.Data})
+	b.sum = b.sum.add(old, c.MAC)
+	b.settled = max(b.settled, c.Revision)
+	return nil
+}
+
+// index brings the keys of the entities and products a change wrote forward.
+func (b *Casebook) index(c *Change, old, now *View) {
+	for i := range c.Puts {
+		switch r := &c.Puts[i]; r.Kind {
+		case KindEntity:
+			b.reindex("entity", r.ID, entityKeys(value(old.entities.get(r.ID))), entityKeys(value(now.entities.get(r.ID))))
+		case KindProduct:
+			b.reindex("product", r.ID, productKeys(value(old.products.get(r.ID))), productKeys(value(now.products.get(r.ID))))
+		}
+	}
+}
+
+// indexAll makes the keys of every entity and product of a View.
+func (b *Casebook) indexAll(v *View) {
+	v.entities.each(func(e *Entry[Entity]) bool { b.reindex("entity", e.ID, nil, entityKeys(&e.Value)); return true })
+	v.products.each(func(e *Entry[Product]) bool { b.reindex("product", e.ID, nil, productKeys(&e.Value)); return true })
+}
+
+func (b *Casebook) reindex(kind, id string, gone, come []Where) {
+	for _, w := range gone {
+		b.keys.Delete(indexKey(kind, w.Index, w.Value, id))
+	}
+	for _, w := range come {
+		b.keys.Insert(indexKey(kind, w.Index, w.Value, id))
+	}
+}
+
+// entityKeys are the ways to find an entity; productKeys those to find a product.
+func entityKeys(e *Entity) []Where {
+	if e == nil {
+		return nil
+	}
+	keys := []Where{{"", ""}, {"state", e.State.String()}}
+	for _, r := range e.Roles {
+		keys = append(keys, Where{"role", string(r)})
+	}
+	Words(e.Name+" "+e.ABN.String(), func(w string) { keys = append(keys, Where{"word", w}) })
+	return keys
+}
+
+func productKeys(p *Product) []Where {
+	if p == nil {
+		return nil
+	}
+	keys := []Where{{"", ""}, {"certification", p.Certification.State.String()}, {"owner", p.Owner.String()}}
+	if p.Category != "" {
+		keys = append(keys, Where{"category", string(p.Category)})
+	}
+	for _, abn := range p.Chain {
+		keys = append(keys, Where{"chain", abn.String()})
+	}
+	Words(p.Name+" "+p.ID, func(w string) { keys = append(keys, Where{"word", w}) })
+	return keys
+}
+
+// Where is one condition of a Query: a value of an index. Index "word" wants
+// a word that begins with Value; every other index wants Value itself.
+type Where struct{ Index, Value string }
+
+// Query selects cases of one kind, or the register's "entity" or "product".
+type Query struct {
+	Kind  string
+	Where []Where // all of them; none selects all
+	// From and To bound the value of the first Where's index instead of naming it:
+	// From ≤ value < To. To "" is without end.
+	From, To string
+	// Offset and Limit cut the page.
+	Offset, Limit int
+}
+
+// Find returns the IDs of one page and how many match in all. They are in the
+// order of their IDs; by the index's values first, when a range of those was
+// asked for.
+func (b *Casebook) Find(q Query) (ids []string, total int) {
+	main, rest := b.narrowest(q)
+	lo, hi := main[0], main[1]
+	first := b.rank(lo)
+	if len(rest) == 0 && !b.repeats(q) {
+		total = b.rank(hi) - first
+		for i := range max(min(q.Limit, total-q.Offset), 0) {
+			key, _ := b.keys.GetAt(first + q.Offset + i)
+			ids = append(ids, key[strings.LastIndexByte(key, 0)+1:])
+		}
+		return ids, total
+	}
+	seen := map[string]bool{} // one may have two words that begin alike
+	b.keys.Ascend(lo, func(key string) bool {
+		if key >= hi {
+			return false
+		}
+		id := key[strings.LastIndexByte(key, 0)+1:]
+		if seen[id] {
+			return true
+		}
+		for _, w := range rest {
+			if !b.has(q.Kind, w, id) {
+				return true
+			}
+		}
+		seen[id] = true
+		if total >= q.Offset && len(ids) < q.Limit {
+			ids = append(ids, id)
+		}
+		total++
+		return true
+	})
+	return ids, total
+}
+
+// All visits the IDs that match, in Find's order.
+func (b *Casebook) All(q Query) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		q.Offset, q.Limit = 0, b.keys.Len()
+		ids, _ := b.Find(q)
+		for _, id := range ids {
+			if !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// repeats tells whether a query may meet an ID more than once.
+func (b *Casebook) repeats(q Query) bool {
+	return len(q.Where) > 0 && q.Where[0].Index == "word"
+}
+
+// narrowest picks the condition that fewest meet, as a range of keys, and
+// returns the other conditions.
+func (b *Casebook) narrowest(q Query) (best [2]string, rest []Where) {
+	if len(q.Where) == 0 {
+		q.Where = []Where{{"", ""}}
+	}
+	pick, fewest := 0, -1
+	for i, w := range q.Where {
+		r := keyRange(q.Kind, w)
+		if i == 0 && (q.From != "" || q.To != "") {
+			prefix := q.Kind + "\x00" + w.Index + "\x00"
+			r = [2]string{prefix + clean(q.From), prefix + "\xff"}
+			if q.To != "" {
+				r[1] = prefix + clean(q.To)
+			}
+			return r, q.Where[1:] // the order is that of its values
+		}
+		if n := b.rank(r[1]) - b.rank(r[0]); fewest < 0 || n < fewest {
+			pick, fewest, best = i, n, r
+		}
+	}
+	for i, w := range q.Where {
+		if i != pick {
+			rest = append(rest, w)
+		}
+	}
+	return best, rest
+}
+
+func keyRange(kind string, w Where) [2]string {
+	prefix := kind + "\x00" + w.Index + "\x00" + clean(w.Value)
+	if w.Index == "word" {
+		return [2]string{prefix, prefix + "\xff"}
+	}
+	return [2]string{prefix + "\x00", prefix + "\x01"}
+}
+
+func (b *Casebook) has(kind string, w Where, id string) bool {
+	if w.Index != "word" {
+		return b.keys.Contains(indexKey(kind, w.Index, w.Value, id))
+	}
+	r := keyRange(kind, w)
+	found := false
+	b.keys.Ascend(r[0], func(key string) bool {
+		found = key < r[1] && strings.HasSuffix(key, "\x00"+id)
+		return !found && key < r[1]
+	})
+	return found
+}
+
+// rank is how many keys stand before one.
+func (b *Casebook) rank(key string) int {
+	return sort.Search(b.keys.Len(), func(i int) bool {
+		k, _ := b.keys.GetAt(i)
+		return k >= key
+	})
+}
+
+func indexKey(kind, index, value, id string) string {
+	return kind + "\x00" + index + "\x00" + clean(value) + "\x00" + id
+}
+
+// indexValueMax bounds a value in an index; what is longer is found by its beginning.
+const indexValueMax = 64
+
+// clean keeps the parts of a key apart.
+func clean(value string) string {
+	value = value[:min(len(value), indexValueMax)]
+	if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' }) {
+		return strings.Map(func(c rune) rune {
+			if c < ' ' {
+				return ' '
+			}
+			return c
+		}, value)
+	}
+	return value
+}
+
+// Words gives the words of a text as they are searched for: lower-case, without
+// punctuation, each once, the first 16 of them.
+func Words(text string, add func(word string)) {
+	seen := make([]string, 0, 16)
+next:
+	for _, w := range strings.FieldsFunc(strings.ToLower(text), func(c rune) bool {
+		return c < '0' || c > '9' && c < 'a' || c > 'z' && c < 0x80
+	}) {
+		for _, s := range seen {
+			if s == w {
+				continue next
+			}
+		}
+		if len(seen) == 16 {
+			return
+		}
+		seen = append(seen, w)
+		add(w)
+	}
+}
