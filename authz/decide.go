@@ -34,6 +34,8 @@ type Decider struct {
 	Hosts map[string]registry.Environment
 	// Subjects hashes the person or client a call concerns.
 	Subjects *SubjectHasher
+	// Limits is what calls pay; nil makes them free.
+	Limits *Limits
 	// Addresses bounds what a source address may ask; nil bounds nothing.
 	Addresses *Addresses
 	// Streams caps the open streams of a product; nil caps nothing.
@@ -52,7 +54,7 @@ func (x *Decider) Decide(r *Request, d *Decision) {
 	now := x.Now()
 	*d = Decision{ID: x.IDs.Next(now), At: now}
 	d.Reason = x.decide(r, d, now)
-	if s := d.Reason.Status(); s == 503 || s == 429 {
+	if s := d.Reason.Status(); (s == 503 || s == 429) && d.RetryAfter == 0 {
 		d.RetryAfter = time.Second
 	}
 }
@@ -160,10 +162,23 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 		return reason
 	}
 
-	if reason := x.subject(r, claims, d); reason != OK || d.Service.Streaming == "" {
+	if reason := x.subject(r, claims, d); reason != OK {
 		return reason
 	}
-	return x.grant(claims, thumbprint, d)
+	streaming := d.Service.Streaming != ""
+	if streaming && x.Streams != nil && !x.Streams.Room(d.Product.ID) {
+		return RateLimited
+	}
+
+	// What it costs: last of all that may refuse, so that a refused call spends
+	// nothing, and after the subject, so that people are counted in the same step.
+	if reason := x.Limits.pay(view, d, elapsed, now); reason != OK {
+		return reason
+	}
+	if streaming {
+		d.Grant = newGrant(claims, thumbprint, d)
+	}
+	return OK
 }
 
 // whose checks that the identity claims agree with each other and with the

@@ -100,6 +100,8 @@ func viewOf(t testing.TB, records []any, now time.Time) *registry.View {
 			rec.Kind, rec.ID = registry.KindDenial, x.ID
 		case registry.Notice:
 			rec.Kind, rec.ID = registry.KindNotice, x.ID
+		case registry.Limit:
+			rec.Kind, rec.ID = registry.KindLimit, x.ID
 		default:
 			t.Fatalf("no kind for %T", r)
 		}

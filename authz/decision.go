@@ -3,6 +3,7 @@ package authz
 import (
 	"time"
 
+	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -40,6 +41,13 @@ type Decision struct {
 	Grant *Grant
 
 	RetryAfter time.Duration // for 429 and 503
+
+	// Plan are the limits that apply, nil when the decision came before them or
+	// there are none; Spent is what each is at, in the same order.
+	Plan  *Plan
+	Spent ratelimit.Outcome
+	// Refused is the limit that refused; Shadowed one that only would have.
+	Refused, Shadowed *PlanItem
 }
 
 // Allowed tells whether the call may pass.

@@ -100,18 +100,13 @@ func ParseGrant(text string) (*Grant, error) {
 	return g, nil
 }
 
-// grant notes what the admission of a stream stands on, if there is room for
-// one.
-func (x *Decider) grant(claims *token.Claims, thumbprint string, d *Decision) Reason {
-	if x.Streams != nil && !x.Streams.Room(d.Product.ID) {
-		return RateLimited
-	}
-	d.Grant = &Grant{
+// newGrant notes what the admission of a stream stands on.
+func newGrant(claims *token.Claims, thumbprint string, d *Decision) *Grant {
+	return &Grant{
 		ID: d.ID, ClientID: d.App.ClientID, Product: d.Product.ID, Service: d.Service.Key, Version: d.Version, SSID: d.SSID,
 		Holder: claims.ABN, ClientABN: claims.ClientABN, Thumbprint: thumbprint, Environment: d.Environment,
 		Issuer: claims.Issuer, KID: claims.KID, JTI: claims.JTI, Expires: claims.Expires,
 	}
-	return OK
 }
 
 // Still tells whether what was granted would be granted now: OK, or the reason

@@ -88,7 +88,10 @@ func (a *account) change(limit *Limit) {
 	case a.standing:
 		p := a.owner.part.Load()
 		s := limit.Standing(p.Parts, p.Index)
-		a.level = min(max(a.level+float64(s.Cap-a.Cap), 0), float64(s.Cap))
+		a.level = min(a.level+float64(s.Cap-a.Cap), float64(s.Cap))
+		if !limit.Kind.Calendar() {
+			a.level = max(a.level, 0)
+		} // else what was used beyond a smaller quota is remembered, for when it grows again
 		a.Share = s
 		a.rest = max(a.rest+is.Cap-was.Cap, 0)
 	default:
@@ -182,7 +185,7 @@ func (a *account) unspend(subject *[16]byte, added bool) {
 func (a *account) state(st *State, at *instant) {
 	own := int64(a.available())
 	left := own + a.rest
-	st.Remaining = left / Micro
+	st.Remaining = max(left, 0) / Micro
 	total := a.limit.Total()
 	switch {
 	case a.end != 0:

@@ -66,7 +66,10 @@ type Query struct {
 }
 
 // LimitsMax is how many limits one request may have to pass.
-const LimitsMax = 16
+const LimitsMax = 24
+
+// HoldsMax is how many of them may be of Kind Concurrency.
+const HoldsMax = 4
 
 // State is what one limit is at, after a request was decided.
 type State struct {
@@ -102,7 +105,7 @@ func (o *Outcome) States() []State { return o.states[:o.n] }
 
 // Hold is what a request occupies of concurrency limits while it is under way.
 // The zero Hold occupies nothing.
-type Hold struct{ accounts [4]*account }
+type Hold struct{ accounts [HoldsMax]*account }
 
 // Hold is what the request occupies. Release it once, when the request has ended.
 func (o *Outcome) Hold() Hold { return o.hold }

@@ -159,6 +159,30 @@ func (l *Limit) covers(q *LimitQuery) bool {
 		(l.Stage == NoStage || l.Stage == q.Stage)
 }
 
+// overlaps tells whether one call may be covered by both.
+func (l *Limit) overlaps(m *Limit) bool {
+	return (l.Service == "" || m.Service == "" || l.Service == m.Service) &&
+		(l.Environment == NoEnvironment || m.Environment == NoEnvironment || l.Environment == m.Environment) &&
+		(l.Stage == NoStage || m.Stage == NoStage || l.Stage == m.Stage)
+}
+
+// AppliedRevision is the revision that last changed what an applied limit says:
+// it grows also when a limit is taken away and the tier's holds again.
+func (v *View) AppliedRevision(a Applied, productID string) Revision {
+	var rev Revision
+	for _, id := range [...]string{a.Limit.ID, a.Account()} {
+		if e := v.limits.get(id); e != nil {
+			rev = max(rev, e.Revision)
+		}
+	}
+	if a.Of.ID != a.Subject.ID || a.Of.Kind != a.Subject.Kind { // through the product's tier, or its stage
+		if e := v.products.get(productID); e != nil {
+			rev = max(rev, e.Revision)
+		}
+	}
+	return rev
+}
+
 // Limit finds a limit by its ID, removed or not; nil when unknown.
 func (v *View) Limit(id string) *Limit { return value(v.limits.get(id)) }
 

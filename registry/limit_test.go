@@ -156,12 +156,29 @@ func TestALimitInATiersPlaceTakesWhatItLeavesOut(t *testing.T) {
 	}
 }
 
-func TestASubjectHasOnlySoManyLimits(t *testing.T) {
+func TestACallHasOnlySoManyLimitsToPass(t *testing.T) {
 	w := newWorld(t)
-	for i := range 17 {
-		_, err := w.SetLimit(t.Context(), operator, limit(func(l *registry.Limit) { l.Name = fmt.Sprint("n", i) }), none)
+	services := view(t, w).Services()
+	for i := range 30 {
+		_, err := w.SetLimit(t.Context(), operator, limit(func(l *registry.Limit) {
+			l.Name, l.Service = fmt.Sprint("n", i), services[i%len(services)].ID
+		}), none)
 		if (err == nil) != (i < 16) {
-			t.Errorf("limit %d: %v", i, err)
+			t.Errorf("limit %d of one product: %v", i, err)
+		}
+	}
+	for i := range 5 {
+		l := limit(func(l *registry.Limit) { l.Subject.ID, l.Name = "FP-1001", fmt.Sprint("n", i) })
+		if _, err := w.SetLimit(t.Context(), operator, l, none); (err == nil) != (i < 3) {
+			t.Errorf("limit %d of every call of a product: %v", i, err)
+		}
+	}
+	for i := range 10 {
+		l := limit(func(l *registry.Limit) {
+			l.Subject, l.Name = registry.SubjectRef{Kind: registry.KindTier, ID: "gold"}, fmt.Sprint("n", i)
+		})
+		if _, err := w.SetLimit(t.Context(), operator, l, none); (err == nil) != (i < 8) {
+			t.Errorf("limit %d of every call of a tier: %v", i, err)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (t *tx) importOne(a Actor, rec any) error {
 			return err
 		}
 		if t.view.Limit(x.ID) == nil {
-			if err := roomForLimit(t.view, x.Subject); err != nil {
+			if err := roomForLimit(t.view, &x); err != nil {
 				return err
 			}
 		}

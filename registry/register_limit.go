@@ -19,7 +19,11 @@ const (
 	limitNameMax    = 32
 	limitsOfTier    = 64 // at most
 	limitsOfSubject = 16
-	zoneBytesMax    = 64
+	// One call may have so many to pass: of its tier, and of each of the five
+	// subjects it has beside; the request path has room for 24.
+	limitsOfTierCall    = 8
+	limitsOfSubjectCall = 3
+	zoneBytesMax        = 64
 )
 
 // SetLimit makes a limit, or changes the one of that subject and name, or
@@ -50,7 +54,7 @@ func (r *Register) SetLimit(ctx context.Context, a Actor, l Limit, m Meta) (Resu
 			}
 		}
 		if old == nil || old.Value.Removed != 0 {
-			if err := roomForLimit(t.view, next.Subject); err != nil {
+			if err := roomForLimit(t.view, &next); err != nil {
 				return err
 			}
 		}
@@ -330,15 +334,28 @@ func checkLimitPeriod(v *View, l *Limit) error {
 	return nil
 }
 
-// roomForLimit bounds how many limits one subject has: every one of them is
-// looked at on each of its calls.
-func roomForLimit(v *View, s SubjectRef) error {
-	most := limitsOfSubject
-	if s.Kind == KindTier {
-		most = limitsOfTier
+// roomForLimit bounds how many limits one subject has, and one call: every one
+// of them is looked at on each call.
+func roomForLimit(v *View, l *Limit) error {
+	held := v.SubjectLimits(l.Subject)
+	most, mostCall, tier := limitsOfSubject, limitsOfSubjectCall, l.Subject.Kind == KindTier
+	if tier {
+		most, mostCall = limitsOfTier, limitsOfTierCall
 	}
-	if len(v.SubjectLimits(s)) >= most {
-		return Field("/name", "%s %s has %d limits, the most there may be; change or remove one", s.Kind, s.ID, most)
+	if len(held) >= most {
+		return Field("/name", "%s %s has %d limits, the most there may be; change or remove one", l.Subject.Kind, l.Subject.ID, most)
+	}
+	if l.standsFor(v) != nil {
+		return nil // it is counted as the tier's
+	}
+	alike := 0
+	for _, h := range held {
+		if h.overlaps(l) && (tier || h.standsFor(v) == nil) {
+			alike++
+		}
+	}
+	if alike >= mostCall {
+		return Field("/name", "%s %s has %d limits that the same call would have to pass, the most there may be; change one of them, or name a service", l.Subject.Kind, l.Subject.ID, alike)
 	}
 	return nil
 }
