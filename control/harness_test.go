@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,12 +18,15 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/registrytest"
 	"github.com/dspgate/dspgate/registry/sample"
+	"github.com/dspgate/dspgate/registry/translog"
+	"github.com/dspgate/dspgate/registry/translog/translogtest"
 )
 
 // world is the API over a register in memory with the sample register in it,
@@ -35,7 +39,10 @@ type world struct {
 	sidecar *registrytest.Link // the sidecar's
 	reg     *registry.Register
 	log     *logBuffer
-	tokens  string // the token file
+	audit   *translog.Log
+	leaves  *translogtest.Memory // the audit log's store
+	key     note.Verifier        // of the audit log
+	tokens  string               // the token file
 	records map[authz.DecisionID]authz.Record
 	client  *http.Client
 }
@@ -93,8 +100,9 @@ func newWorld(t testing.TB) *world {
 
 	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
-	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second})
-	run(t, mirror.Run, follower.Run, w.reg.Run)
+	w.startAudit()
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit})
+	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
 
 	writeTokens(t, w.tokens, people)
 	auth, err := control.LoadTokens(w.tokens, log)
@@ -102,7 +110,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	h, err := control.New(control.Config{
-		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes,
+		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit,
 		Decisions: control.Decisions{
 			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
 				if r, ok := w.records[id]; ok {
@@ -142,6 +150,24 @@ func newWorld(t testing.TB) *world {
 		return err == nil && follower.View() != nil && follower.View().Revision == v.Revision
 	})
 	return w
+}
+
+// startAudit makes the audit log over a store in memory.
+func (w *world) startAudit() {
+	w.t.Helper()
+	skey, vkey, err := note.GenerateKey(nil, "audit.example")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	signer, serr := note.NewSigner(skey)
+	verifier, verr := note.NewVerifier(vkey)
+	if err := errors.Join(serr, verr); err != nil {
+		w.t.Fatal(err)
+	}
+	w.leaves, w.key = &translogtest.Memory{}, verifier
+	if w.audit, err = translog.New(w.leaves, translog.Config{Signer: signer, Verifier: verifier}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // logBuffer is written by the server and read by the test.

@@ -250,7 +250,7 @@ func (rt *route) statuses() []int {
 	if !rt.public {
 		out = append(out, 401, 403)
 	}
-	if strings.Contains(rt.path, "{") || rt.command() {
+	if strings.Contains(rt.path, "{") || rt.command() || rt.absent {
 		out = append(out, 404)
 	}
 	if rt.command() {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/translog"
 )
 
 // Config is what the API is made of.
@@ -23,7 +24,9 @@ type Config struct {
 	Register  *registry.Register
 	Decisions Decisions // the zero value: explain answers 404
 	Changes   Changes   // nil: the listing of changes answers 503
-	Auth      Authenticator
+	// Audit takes a leaf for every reading of personal data and shows the log. Nil: there is none.
+	Audit *translog.Log
+	Auth  Authenticator
 	// Ready tells why this control plane is not ready; nil when it is. Optional.
 	Ready func(context.Context) error
 	Log   *slog.Logger
@@ -52,6 +55,7 @@ type server struct {
 	reg       *registry.Register
 	decisions Decisions
 	changes   Changes
+	audit     *translog.Log
 	auth      Authenticator
 	ready     func(context.Context) error
 	log       *slog.Logger
@@ -74,7 +78,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, audit: cfg.Audit, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	var err error
@@ -123,11 +127,11 @@ func (s *server) routes() []route {
 		staff     = stoppers | registrar | assessor | auditor
 	)
 	return []route{
-		get("/v1/entities", "list-entities", "Entities by ABN.", s.listEntities).lists(registry.Entity{}).filters("state", "name"),
+		get("/v1/entities", "list-entities", "Entities by ABN.", s.listEntities).lists(registry.Entity{}).filters("state", "name").tells("contacts"),
 		post("/v1/entities", "create-entity", "Enter an entity.", with(s, s.createEntity)).gives(registry.Entity{}).by(registrar).creating(),
-		get("/v1/entities/{abn}", "get-entity", "One entity.", s.getEntity).gives(registry.Entity{}).about(registry.KindEntity, "abn"),
+		get("/v1/entities/{abn}", "get-entity", "One entity.", s.getEntity).gives(registry.Entity{}).about(registry.KindEntity, "abn").tells("contact"),
 		put("/v1/entities/{abn}", "update-entity", "Change an entity's name, roles, contact or registration state.", with(s, s.updateEntity)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
-		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).listsPlain(registry.Check{}).about(registry.KindEntity, "abn"),
+		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).listsPlain(registry.Check{}).about(registry.KindEntity, "abn").tells("checks"),
 		put("/v1/entities/{abn}/checks", "set-check", "Record the outcome, and only the outcome, of one check.", with(s, s.setCheck)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
 
 		get("/v1/products", "list-products", "Products by Product ID.", s.listProducts).lists(registry.Product{}).filters("owner", "entity", "state"),
@@ -153,9 +157,9 @@ func (s *server) routes() []route {
 		get("/v1/credentials/{id}", "get-credential", "One machine credential.", s.getCredential).gives(registry.Credential{}).about(registry.KindCredential, "id"),
 		put("/v1/credentials/{id}", "update-credential", "Change a machine credential's name or expiry.", with(s, s.updateCredential)).gives(registry.Credential{}).about(registry.KindCredential, "id").by(registrar),
 
-		get("/v1/subscriptions", "list-subscriptions", "Subscriptions by SSID.", s.listSubscriptions).lists(registry.Subscription{}).filters("product_id", "client_abn"),
+		get("/v1/subscriptions", "list-subscriptions", "Subscriptions by SSID.", s.listSubscriptions).lists(registry.Subscription{}).filters("product_id", "client_abn").tells("clients"),
 		post("/v1/subscriptions", "create-subscription", "Enter one client's subscription to a product.", with(s, s.createSubscription)).gives(registry.Subscription{}).by(registrar).creating(),
-		get("/v1/subscriptions/{id}", "get-subscription", "One subscription.", s.getSubscription).gives(registry.Subscription{}).about(registry.KindSubscription, "id"),
+		get("/v1/subscriptions/{id}", "get-subscription", "One subscription.", s.getSubscription).gives(registry.Subscription{}).about(registry.KindSubscription, "id").tells("client"),
 		post("/v1/subscriptions/{id}/nominate", "nominate-subscription", "The client told the agency of this SSID, or took that back.", with(s, s.nominate)).gives(registry.Subscription{}).about(registry.KindSubscription, "id").by(registrar | developer),
 
 		get("/v1/services", "list-services", "Services by key.", s.listServices).lists(registry.Service{}).filters("risk"),
@@ -187,11 +191,15 @@ func (s *server) routes() []route {
 		post("/v1/token-denials/{id}/lift", "lift-token-denial", "Lift a denial.", with(s, s.liftDenial)).gives(registry.Denial{}).about(registry.KindDenial, "id").by(stoppers).lenient(),
 
 		get("/v1/sidecars", "list-sidecars", "The sidecars on the roll, and what each holds.", s.listSidecars).listsPlain(sidecarView{}).by(staff),
-		get("/v1/decisions", "list-decisions", "The latest refusals of a product.", s.listDecisions).listsPlain(decisionView{}).filters("product_id"),
-		get("/v1/decisions/{id}", "explain-decision", "Why one call was decided as it was.", s.explain).givesPlain(explanation{}),
+		get("/v1/decisions", "list-decisions", "The latest refusals of a product.", s.listDecisions).listsPlain(decisionView{}).filters("product_id").tells("decisions"),
+		get("/v1/decisions/{id}", "explain-decision", "Why one call was decided as it was.", s.explain).givesPlain(explanation{}).tells("decision"),
 		get("/v1/changes", "list-changes", "The log of every change.", s.listChanges).listsPlain(changeView{}).by(auditor).filters("after").trimmed(),
 
-		get("/v1/me", "get-me", "Who you are and, for a developer, your own entity and how it stands.", s.me).givesPlain(meView{}),
+		get("/v1/audit/checkpoint", "get-audit-checkpoint", "The audit log's newest signed checkpoint.", s.auditCheckpoint).givesPlain(checkpointView{}).open().missing(),
+		get("/v1/audit/entries", "list-audit-entries", "Entries of the audit log, the oldest first.", s.auditEntries).listsPlain(auditEntryView{}).by(auditor).filters("after").missing(),
+		get("/v1/audit/proofs", "get-audit-proof", "Proof that the log holds an entry, or that it extends what it was.", s.auditProofs).givesPlain(proofView{}).by(auditor).filters("entry", "size").missing(),
+
+		get("/v1/me", "get-me", "Who you are and, for a developer, your own entity and how it stands.", s.me).givesPlain(meView{}).tells("own page"),
 		get("/v1/register", "list-register", "The public register: whitelisted products.", s.listRegister).listsPlain(registerView{}).open().filters("product_id", "owner"),
 	}
 }
@@ -208,7 +216,9 @@ type route struct {
 	data                      reflect.Type
 	list, recorded, creates   bool
 	tagged, matches, trims    bool
-	optional                  bool // the body may be left out
+	optional                  bool   // the body may be left out
+	absent                    bool   // 404 though no record is named
+	personal                  string // the personal data it shows, for the audit log
 	handle                    func(*call) (answer, error)
 }
 
@@ -273,6 +283,10 @@ func (rt route) creating() route                { rt.creates = true; return rt }
 func (rt route) lenient() route { rt.optional, rt.matches = true, true; return rt }
 func (rt route) open() route    { rt.public = true; return rt }
 func (rt route) trimmed() route { rt.trims = true; return rt }
+func (rt route) missing() route { rt.absent = true; return rt }
+
+// tells: the answer holds personal data; each reading is put on record.
+func (rt route) tells(what string) route { rt.personal = what; return rt }
 
 func (rt route) filters(names ...string) route {
 	rt.params = slices.Clone(rt.params)
@@ -339,7 +353,9 @@ func number(least, most float64) func() *huma.Schema {
 var params = map[string]param{
 	"page":        {"page", "From 1.", number(1, pageMax)},
 	"limit":       {"limit", "Items on a page.", number(1, limitMax)},
-	"after":       {"after", "Only what is after this revision.", number(0, 1<<53)},
+	"entry":       {"entry", "Prove that the log holds the entry with this index.", number(0, 1<<53)},
+	"size":        {"size", "Prove that the log extends what it was with so many entries.", number(1, 1<<53)},
+	"after":       {"after", "Only what is after this revision, or after so many entries.", number(0, 1<<53)},
 	"state":       {"state", "Only in this state.", text},
 	"name":        {"name", "Only with this in the name, upper or lower case.", text},
 	"owner":       {"owner", "Only of the entity with this ABN.", abnText("").schema},
@@ -432,6 +448,9 @@ func (s *server) serve(c *call, methods map[string]*route) error {
 		return s.command(c)
 	}
 	a, err := rt.handle(c)
+	if err == nil {
+		err = s.noteReading(c, a)
+	}
 	if err != nil {
 		return err
 	}

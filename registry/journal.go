@@ -83,7 +83,7 @@ func (r *Register) keepJournal(ctx context.Context) {
 		behind = err != nil && !errors.Is(err, ErrNotDurable)
 		if behind {
 			r.cfg.Log.ErrorContext(ctx, "committed changes not recorded in the audit log yet", "changes", len(changes), "err", err)
-			err = fmt.Errorf("%w: committed, not yet recorded in the audit log: %w", ErrNotDurable, err)
+			err = fmt.Errorf("%w: committed, not yet recorded in the audit log: %v", ErrNotDurable, err) // not %w: it was committed, whatever the journal lacks
 		} else {
 			have = reached
 		}

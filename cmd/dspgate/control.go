@@ -61,6 +61,8 @@ type controlConfig struct {
 	// AuditEvery is how often every record in Redis is held against the register
 	// in memory; what was changed by hand is an alarm. 0 never does. Default 15s.
 	AuditEvery time.Duration `yaml:"audit_every"`
+	// Audit is the log of every change and every reading of personal data.
+	Audit auditConfig `yaml:"audit"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -134,7 +136,15 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err := registerMirrorMetrics(reg, mirror); err != nil {
 		return err
 	}
-	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, LeaseMax: cfg.LeaseMax, Log: log})
+	audit, err := openAudit(cfg, store, reg, log)
+	if err != nil {
+		return err
+	}
+	rc := registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, LeaseMax: cfg.LeaseMax, Log: log}
+	if audit != nil {
+		rc.Journal = audit
+	}
+	register := registry.NewRegister(store, mirror, seal, rc)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
 	}
@@ -157,7 +167,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		}
 	}
 	api, err := control.New(control.Config{
-		Register: register, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
+		Register: register, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {
@@ -178,7 +188,14 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	g, gctx := errgroup.WithContext(ctx)
 	inner, cancelInner := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return mirror.Run(inner) })
-	g.Go(func() error { return register.Run(inner) })
+	last, cancelLast := context.WithCancel(context.WithoutCancel(ctx)) // the writer's last changes still get their leaves
+	if audit != nil {
+		g.Go(func() error { return audit.Run(last) })
+	}
+	g.Go(func() error {
+		defer cancelLast()
+		return register.Run(inner)
+	})
 	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {

@@ -55,6 +55,7 @@ type demoInfo struct {
 	AssessorToken  string   `json:"assessor_token"`
 	AuditorToken   string   `json:"auditor_token"`
 	DeveloperToken string   `json:"developer_token"`
+	AuditKey       string   `json:"audit_key"`     // the audit log's public key
 	Arrivals       string   `json:"arrivals"`      // the sample upstream's log of arrivals
 	SidecarDebug   []string `json:"sidecar_debug"` // /metrics, /healthz, /readyz of each sidecar
 	ControlDebug   string   `json:"control_debug"`
@@ -253,6 +254,12 @@ func (d *demo) makeKeys(context.Context) error {
 			return err
 		}
 	}
+	d.info.AuditKey = d.path("key", "audit.key.pub")
+	if _, err := os.Stat(d.info.AuditKey); err != nil {
+		if _, err := makeNoteKey("demo.dspgate.example/audit", d.path("key", "audit.key")); err != nil {
+			return err
+		}
+	}
 	ca, err := loadOrMakeCA(d.path("tls"))
 	if err != nil {
 		return err
@@ -367,6 +374,7 @@ func (d *demo) startControl(ctx context.Context) error {
 	cfg.TokensFile = d.path("key", "tokens.yaml")
 	cfg.StateDir = d.path("state")
 	cfg.AuditEvery = 2 * time.Second // so that it can be seen at work
+	cfg.Audit.KeyFile = d.path("key", "audit.key")
 	cfg.SampleRegister = true
 	cfg.SampleCredentials = d.path("client-certs")
 	c, err := d.startConfigured("control", "control", &cfg)
