@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/dspgate/dspgate/internal/identifier"
 )
 
 // Bounds on what enters the register.
@@ -156,98 +158,5 @@ func at(pointer string, i int, member string) string {
 
 // HoldsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
 // digits, single spaces, dots or hyphens allowed between groups. What is an
-// ABN or an ISO date is none.
-func HoldsTFN(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
-			continue
-		}
-		// groups of digits that stand together, starting at this one
-		if n := abnLen(s[i:]); n > 0 {
-			i += n - 1
-			continue
-		}
-		if n := dateLen(s[i:]); n > 0 {
-			i += n - 1
-			continue
-		}
-		var d [9]byte
-		n := 0
-		for j := i; j < len(s); j++ {
-			if digit(s[j]) {
-				if n == len(d) {
-					break
-				}
-				d[n] = s[j] - '0'
-				n++
-				if (j+1 == len(s) || !digit(s[j+1])) && validTFN(d[:n]) {
-					return true
-				}
-				continue
-			}
-			if !strings.ContainsRune(" .-", rune(s[j])) || j+1 == len(s) || !digit(s[j+1]) {
-				break
-			}
-		}
-	}
-	return false
-}
-
-func digit(c byte) bool { return c >= '0' && c <= '9' }
-
-var (
-	tfnWeights9 = [9]int{1, 4, 3, 7, 5, 8, 6, 9, 10}
-	tfnWeights8 = [8]int{10, 7, 8, 4, 6, 3, 5, 1}
-)
-
-func validTFN(d []byte) bool {
-	var weights []int
-	switch len(d) {
-	case 9:
-		weights = tfnWeights9[:]
-	case 8:
-		weights = tfnWeights8[:]
-	default:
-		return false
-	}
-	sum := 0
-	for i, w := range weights {
-		sum += w * int(d[i])
-	}
-	return sum > 0 && sum%11 == 0
-}
-
-// abnLen is the length of the ABN at the start of s, 0 when there is none.
-func abnLen(s string) int {
-	n := 0
-	for i := range len(s) {
-		if !digit(s[i]) {
-			if s[i] != ' ' || i == 0 || s[i-1] == ' ' {
-				return 0
-			}
-			continue
-		}
-		if n++; n == 11 {
-			if i+1 < len(s) && digit(s[i+1]) {
-				return 0
-			}
-			if _, err := ParseABN(s[:i+1]); err != nil {
-				return 0
-			}
-			return i + 1
-		}
-	}
-	return 0
-}
-
-// dateLen is the length of the date 2026-11-22 at the start of s, 0 when there is none.
-func dateLen(s string) int {
-	const n = len(time.DateOnly)
-	if len(s) < n || len(s) > n && digit(s[n]) {
-		return 0
-	}
-	if _, err := time.Parse(time.DateOnly, s[:n]); err != nil {
-		return 0
-	}
-	return n
-}
+// ABN, an ISO date or a time with a fraction of a second is none.
+func HoldsTFN(s string) bool { return identifier.HoldsTFN(s) }

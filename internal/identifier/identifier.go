@@ -1,0 +1,143 @@
+// Package identifier knows the checksums of Australian identifiers, and finds
+// tax file numbers in text that is about to be kept.
+//
+// Nothing here keeps, returns or prints an identifier that it found: the answer
+// is whether and where, never what.
+package identifier
+
+import (
+	"strings"
+	"time"
+)
+
+// ValidABN tells whether eleven digits (values, not characters) are an ABN: the
+// first less one, weighted 10, 1, 3, …, 19, sums to a multiple of 89.
+func ValidABN(d []byte) bool {
+	if len(d) != 11 || d[0] == 0 {
+		return false
+	}
+	sum := 10 * (int(d[0]) - 1)
+	for i := 1; i < len(d); i++ {
+		sum += (2*i - 1) * int(d[i])
+	}
+	return sum%89 == 0
+}
+
+// ValidTFN tells whether eight or nine digits (values, not characters) are a
+// tax file number: weighted, they sum to a multiple of 11. All zeros are none.
+func ValidTFN(d []byte) bool {
+	weights := [...]int{1, 4, 3, 7, 5, 8, 6, 9, 10}
+	w := weights[:]
+	switch len(d) {
+	case 8:
+		w = []int{10, 7, 8, 4, 6, 3, 5, 1}
+	case 9:
+	default:
+		return false
+	}
+	sum := 0
+	for i, x := range w {
+		sum += x * int(d[i])
+	}
+	return sum > 0 && sum%11 == 0
+}
+
+// HoldsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
+// digits, single spaces, dots or hyphens allowed between groups. What is an
+// ABN, an ISO 8601 date or a time with a fraction of a second is none.
+func HoldsTFN(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
+			continue
+		}
+		// groups of digits that stand together, starting at this one
+		if n := max(abnLen(s[i:]), dateLen(s[i:]), timeLen(s[i:])); n > 0 {
+			i += n - 1
+			continue
+		}
+		if tfnAt(s[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// tfnAt tells whether a text starts with a tax file number.
+func tfnAt(s string) bool {
+	var d [9]byte
+	n := 0
+	for j := range len(s) {
+		if digit(s[j]) {
+			if n == len(d) {
+				return false
+			}
+			d[n] = s[j] - '0'
+			n++
+			if (j+1 == len(s) || !digit(s[j+1])) && ValidTFN(d[:n]) {
+				return true
+			}
+			continue
+		}
+		if !strings.ContainsRune(" .-", rune(s[j])) || j+1 == len(s) || !digit(s[j+1]) {
+			return false
+		}
+	}
+	return false
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
+// abnLen is the length of the ABN at the start of s, 0 when there is none.
+func abnLen(s string) int {
+	var d [11]byte
+	n := 0
+	for i := range len(s) {
+		if !digit(s[i]) {
+			if s[i] != ' ' || i == 0 || s[i-1] == ' ' {
+				return 0
+			}
+			continue
+		}
+		d[n] = s[i] - '0'
+		if n++; n == len(d) {
+			if i+1 < len(s) && digit(s[i+1]) || !ValidABN(d[:]) {
+				return 0
+			}
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// dateLen is the length of the date 2026-11-22 at the start of s, 0 when there is none.
+func dateLen(s string) int {
+	const n = len(time.DateOnly)
+	if len(s) < n || len(s) > n && digit(s[n]) {
+		return 0
+	}
+	if _, err := time.Parse(time.DateOnly, s[:n]); err != nil {
+		return 0
+	}
+	return n
+}
+
+// timeLen is the length of the time 09:30:00.123456789 at the start of s, 0
+// when there is none: nanoseconds are nine digits, and one in eleven of them
+// would pass for a tax file number.
+func timeLen(s string) int {
+	const n = len("15:04:05.")
+	if len(s) <= n || s[n-1] != '.' && s[n-1] != ',' || !digit(s[n]) {
+		return 0
+	}
+	if _, err := time.Parse(time.TimeOnly, s[:n-1]); err != nil {
+		return 0
+	}
+	end := n
+	for end < len(s) && digit(s[end]) {
+		end++
+	}
+	if end-n > 9 {
+		return 0
+	}
+	return end
+}
