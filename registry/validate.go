@@ -160,3 +160,5 @@ func at(pointer string, i int, member string) string {
 // digits, single spaces, dots or hyphens allowed between groups. What is an
 // ABN, an ISO date or a time with a fraction of a second is none.
 func HoldsTFN(s string) bool { return identifier.HoldsTFN(s) }
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
