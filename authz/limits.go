@@ -168,7 +168,7 @@ func (x *Limits) makePlan(view *registry.View, key planKey, d *Decision) *Plan {
 		}
 		p.unpayable = p.unpayable || !ok || len(p.limits) == ratelimit.LimitsMax || concurrent > ratelimit.HoldsMax
 		p.limits = append(p.limits, l)
-		p.Items = append(p.Items, newPlanItem(a))
+		p.Items = append(p.Items, NewPlanItem(a))
 	}
 	return p
 }
@@ -225,7 +225,8 @@ const (
 	windowMonth = 31 * windowDay
 )
 
-func newPlanItem(a registry.Applied) PlanItem {
+// NewPlanItem writes what the headers say of a limit.
+func NewPlanItem(a registry.Applied) PlanItem {
 	item := PlanItem{Applied: a, Account: a.Account(), Quoted: strconv.Quote(a.Name)}
 	n := func(i int64) string { return strconv.FormatInt(i, 10) }
 	switch a.Kind {

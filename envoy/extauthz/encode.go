@@ -31,7 +31,7 @@ const (
 const (
 	respStatus, respDenied, respOK, respMetadata = 1, 2, 3, 4
 	statusCode                                   = 1
-	okHeaders, okRemove                          = 2, 5
+	okHeaders, okRemove, okResponseHeaders       = 2, 5, 6
 	deniedStatus, deniedHeaders, deniedBody      = 1, 2, 3
 	optHeader, optAction                         = 1, 3
 	headerKey, headerValue                       = 1, 2
@@ -208,7 +208,7 @@ func (e *encoder) appendOK(b []byte, r *authz.Request, dec *authz.Decision, revi
 	b = appendRemoveNone(b, headers.ClaimProductID, 0)
 	b = appendRemoveNone(b, headers.ClaimProductVersion, 0)
 	b = appendRemoveNone(b, headers.ClaimSoftwareID, 0)
-	return closed(b, at)
+	return closed(appendRateLimits(b, okResponseHeaders, dec), at)
 }
 
 func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) []byte {
@@ -224,6 +224,7 @@ func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) 
 	if d.retry {
 		var buf [20]byte
 		b = appendHeader(b, deniedHeaders, "retry-after", strconv.AppendInt(buf[:0], retrySeconds(dec.RetryAfter), 10))
+		b = appendRateLimits(b, deniedHeaders, dec)
 	}
 	if r.GRPC {
 		b = append(b, d.grpc...)
@@ -234,15 +235,30 @@ func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) 
 		return closed(append(b, ')'), at)
 	}
 	b = append(b, d.http...)
+	var limit string // plain: the register lets nothing else be a limit's name
+	if dec.Refused != nil {
+		limit = dec.Refused.Name
+	}
+	size := len(d.bodyStart) + len(d.bodyMiddle) + len(d.bodyEnd) + 2*len(dec.ID)
+	if limit != "" {
+		size += len(bodyLimit) + len(limit)
+	}
 	b = protowire.AppendTag(b, deniedBody, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(len(d.bodyStart)+len(d.bodyMiddle)+len(d.bodyEnd)+2*len(dec.ID)))
+	b = protowire.AppendVarint(b, uint64(size))
 	b = append(b, d.bodyStart...)
 	b = append(b, dec.ID[:]...)
+	if limit != "" {
+		b = append(append(b, bodyLimit...), limit...)
+	}
 	b = append(b, d.bodyMiddle...)
 	b = append(b, dec.ID[:]...)
 	b = append(b, d.bodyEnd...)
 	return closed(b, at)
 }
+
+// bodyLimit goes before the name of the limit that refused, a member of the
+// problem of its own (RFC 9457 §3.2).
+const bodyLimit = `","limit":"`
 
 // retrySeconds rounds up: a caller that comes back early is refused again.
 func retrySeconds(d time.Duration) int64 {
