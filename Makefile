@@ -6,6 +6,7 @@ ERRCHECK := github.com/kisielk/errcheck@v1.30.0
 SEEDS ?= 2000
 N ?= 20
 FUZZTIME ?= 20s
+DETECTION ?= ../shared/detection
 export DSPGATE_ENVOY ?= $(CURDIR)/.tools/envoy
 
 .PHONY: help
@@ -69,6 +70,10 @@ bench-authz: tools build ## through real Envoy, beside a stock no-op authorizer
 .PHONY: bench-fence
 bench-fence: tools build ## how soon a suspend returns with 200 sidecars, beside the bare fan-out
 	@$(GO) run ./bench/fence
+
+.PHONY: bench-detect
+bench-detect: ## the anomaly scorer on labelled public streams; DETECTION=folder of the data and its scorers
+	@$(GO) run ./bench/detect -detection $(DETECTION)
 
 .PHONY: clean
 clean: ## forget the build and the demo's data

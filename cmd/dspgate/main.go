@@ -120,7 +120,7 @@ func newRootCmd(g *globals) *cobra.Command {
 		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g))
 	upstream := newUpstreamCmd(g) // one of the demo's processes
 	upstream.Hidden = true
-	root.AddCommand(upstream, newVersionCmd(g))
+	root.AddCommand(upstream, newBenchCmd(g), newVersionCmd(g))
 	return root
 }
 
