@@ -183,21 +183,22 @@ func (b *Casebook) Find(q Query) (ids []string, total int) {
 	main, rest := b.narrowest(q)
 	lo, hi := main[0], main[1]
 	first := b.rank(lo)
-	if len(rest) == 0 && !b.repeats(q) {
-		total = b.rank(hi) - first
+	if total = b.rank(hi) - first; len(rest) == 0 && (!b.repeats(q) || total > repeatsMax) {
 		for i := range max(min(q.Limit, total-q.Offset), 0) {
 			key, _ := b.keys.GetAt(first + q.Offset + i)
 			ids = append(ids, key[strings.LastIndexByte(key, 0)+1:])
 		}
 		return ids, total
 	}
+	total = 0
 	seen := map[string]bool{} // one may have two words that begin alike
+	words := strings.Contains(lo, "\x00word\x00")
 	b.keys.Ascend(lo, func(key string) bool {
 		if key >= hi {
 			return false
 		}
 		id := key[strings.LastIndexByte(key, 0)+1:]
-		if seen[id] {
+		if words && seen[id] {
 			return true
 		}
 		for _, w := range rest {
@@ -205,7 +206,9 @@ func (b *Casebook) Find(q Query) (ids []string, total int) {
 				return true
 			}
 		}
-		seen[id] = true
+		if words {
+			seen[id] = true
+		}
 		if total >= q.Offset && len(ids) < q.Limit {
 			ids = append(ids, id)
 		}
@@ -227,6 +230,10 @@ func (b *Casebook) All(q Query) iter.Seq[string] {
 		}
 	}
 }
+
+// repeatsMax is how many a search may find and still be told one by one; above
+// it, what has two words that begin alike counts, and is listed, twice.
+const repeatsMax = 5000
 
 // repeats tells whether a query may meet an ID more than once.
 func (b *Casebook) repeats(q Query) bool {
@@ -270,17 +277,64 @@ func keyRange(kind string, w Where) [2]string {
 	return [2]string{prefix + "\x00", prefix + "\x01"}
 }
 
+// has tells whether what has this ID meets a condition: of an entity and a
+// product by looking at it, which is sooner done than looking in the index.
 func (b *Casebook) has(kind string, w Where, id string) bool {
-	if w.Index != "word" {
-		return b.keys.Contains(indexKey(kind, w.Index, w.Value, id))
+	switch kind {
+	case "entity":
+		e := value(b.View.entities.get(id))
+		switch {
+		case e == nil:
+			return false
+		case w.Index == "word":
+			return hasWord(e.Name, w.Value) || strings.HasPrefix(id, w.Value)
+		case w.Index == "state":
+			return e.State.String() == w.Value
+		}
+	case "product":
+		p := b.View.Product(id)
+		switch {
+		case p == nil:
+			return false
+		case w.Index == "word":
+			return hasWord(p.Name, w.Value) || hasWord(p.ID, w.Value)
+		case w.Index == "certification":
+			return p.Certification.State.String() == w.Value
+		case w.Index == "category":
+			return string(p.Category) == w.Value
+		}
+	default:
+		if e, t := b.entry(CaseKind(kind), id), b.types[CaseKind(kind)]; w.Index == "word" && e != nil && t.keys != nil {
+			found := false
+			_ = t.keys(e.Data, func(index, value string) { // decoded before, when it was put in
+				found = found || index == "word" && strings.HasPrefix(value, w.Value)
+			})
+			return found
+		}
 	}
-	r := keyRange(kind, w)
-	found := false
-	b.keys.Ascend(r[0], func(key string) bool {
-		found = key < r[1] && strings.HasSuffix(key, "\x00"+id)
-		return !found && key < r[1]
-	})
-	return found
+	return b.keys.Contains(indexKey(kind, w.Index, w.Value, id))
+}
+
+// hasWord tells whether a text has a word, as Words gives them, that begins so.
+func hasWord(text, prefix string) bool {
+	inside := false
+	for i := range len(text) {
+		c := text[i]
+		if !wordByte(c) {
+			inside = false
+			continue
+		}
+		if !inside && len(text)-i >= len(prefix) && strings.EqualFold(text[i:i+len(prefix)], prefix) {
+			return true
+		}
+		inside = true
+	}
+	return false
+}
+
+// wordByte tells whether a byte is of a word: letters, digits, and whatever is not ASCII.
+func wordByte(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
 }
 
 // rank is how many keys stand before one.
