@@ -107,14 +107,22 @@ func CaseTypeOf[T CaseBody]() CaseType {
 	var zero T
 	return CaseType{kind: zero.CaseKind(), keys: func(data []byte, add func(index, value string)) error {
 		var body T
-		x, ok := any(&body).(CaseIndexer)
-		if !ok {
+		x, indexed := any(&body).(CaseIndexer)
+		dated, dues := any(&body).(Dated)
+		if !indexed && !dues {
 			return nil
 		}
 		if err := json.Unmarshal(data, &body); err != nil {
 			return err
 		}
-		x.CaseKeys(add)
+		if indexed {
+			x.CaseKeys(add)
+		}
+		if dues {
+			for _, d := range dated.CaseDues() {
+				add(dueIndex, dueValue(d))
+			}
+		}
 		return nil
 	}}
 }

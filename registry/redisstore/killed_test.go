@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,7 +28,42 @@ type ledger struct {
 
 func (ledger) CaseKind() registry.CaseKind { return "ledger" }
 
-const killedRedis = "DSPGATE_TEST_KILLED_REDIS" // address of the Redis that the child writes to
+const (
+	killedRedis  = "DSPGATE_TEST_KILLED_REDIS"  // address of the Redis that the child writes to
+	killedTimers = "DSPGATE_TEST_KILLED_TIMERS" // set: the child fires timers and writes nothing else
+)
+
+// reminder is casework with a due-date.
+type reminder struct {
+	Dues  []registry.Due `json:"dues"`
+	Fired int            `json:"fired"`
+}
+
+func (reminder) CaseKind() registry.CaseKind { return "reminder" }
+func (r reminder) CaseDues() []registry.Due  { return r.Dues }
+
+// caseTypes are the types of casework of these tests.
+func caseTypes() []registry.CaseType {
+	return []registry.CaseType{registry.CaseTypeOf[ledger](), registry.CaseTypeOf[reminder]()}
+}
+
+// fireReminders fires timers, as many as it is given bytes on its standard
+// input, for as long as the process lives.
+func fireReminders(ctx context.Context, r *registry.Register) error {
+	grant := bufio.NewReader(os.Stdin)
+	r.RunTimers(ctx, map[registry.CaseKind]registry.FireFunc{"reminder": func(t *registry.Tx, id string, d registry.Due) error {
+		c, err := registry.TxCase[reminder](t, id)
+		if err != nil {
+			return err
+		}
+		if _, err := grant.ReadByte(); err != nil {
+			return err
+		}
+		fmt.Println(id)
+		return registry.PutCase(t, id, reminder{Fired: c.Body.Fired + 1})
+	}})
+	return nil
+}
 
 // TestMain is also the control plane that gets killed.
 func TestMain(m *testing.M) {
@@ -53,7 +89,7 @@ func writeUntilKilled(addr string) error {
 		return err
 	}
 	mirror := registry.NewMirror(s, seal, registry.MirrorConfig{ID: "one", Observer: true})
-	r := registry.NewRegister(s, mirror, seal, registry.RegisterConfig{Holder: "one", Cases: []registry.CaseType{registry.CaseTypeOf[ledger]()}})
+	r := registry.NewRegister(s, mirror, seal, registry.RegisterConfig{Holder: "one", Cases: caseTypes()})
 	go func() { _ = mirror.Run(ctx) }()
 	go func() { _ = r.Run(ctx) }()
 	for {
@@ -62,6 +98,9 @@ func writeUntilKilled(addr string) error {
 			break
 		}
 		time.Sleep(2 * time.Millisecond)
+	}
+	if os.Getenv(killedTimers) != "" {
+		return fireReminders(ctx, r)
 	}
 	v, err := r.View()
 	if err != nil {
@@ -137,7 +176,7 @@ func checkWhole(t *testing.T, srv *redistest.Server, acknowledged registry.Revis
 	t.Helper()
 	s := open(t, redisstore.Config{Addrs: []string{srv.Addr}})
 	m := registry.NewMirror(s, registrytest.Sealer(t), registry.MirrorConfig{ID: "reader", Observer: true})
-	r := registry.NewRegister(s, m, registrytest.Sealer(t), registry.RegisterConfig{Holder: "one", Cases: []registry.CaseType{registry.CaseTypeOf[ledger]()}})
+	r := registry.NewRegister(s, m, registrytest.Sealer(t), registry.RegisterConfig{Holder: "one", Cases: caseTypes()})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{}, 2)
 	go func() { _ = m.Run(ctx); done <- struct{}{} }()
@@ -170,4 +209,96 @@ func checkWhole(t *testing.T, srv *redistest.Server, acknowledged registry.Revis
 	if n := strings.Count(srv.Must("HLEN", "{dspgate}:cases"), "3"); n == 0 {
 		t.Error("cases that nobody wrote")
 	}
+}
+
+// TestTimersOfAKilledControlPlaneFireOnce kills the one place that fires
+// due-dates while they fire, again and again, until all have fired.
+func TestTimersOfAKilledControlPlaneFireOnce(t *testing.T) {
+	srv := redistest.Start(t)
+	const n = 300
+	writeReminders(t, srv, n)
+	left := n
+	for round := 0; left > 0; round++ {
+		if round == 60 {
+			t.Fatalf("%d due-dates never fired", left)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), killedRedis+"="+srv.Addr, killedTimers+"=1")
+		cmd.Stderr = os.Stderr
+		grants := min(100+70*round, left)
+		cmd.Stdin = io.MultiReader(strings.NewReader(strings.Repeat(".", grants)), blocks{t.Context()})
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for fired := 0; fired < grants && lines.Scan(); fired++ { // planned, and perhaps committed
+		}
+		_ = cmd.Process.Kill()
+		_, _ = cmd.Process.Wait() // killed
+		open, twice := reminders(t, srv)
+		if twice != 0 {
+			t.Fatalf("%d due-dates fired more than once by round %d", twice, round)
+		}
+		if done := left - open; done > grants {
+			t.Fatalf("%d fired, %d were let", done, grants)
+		}
+		left = open
+	}
+}
+
+// blocks is a standard input that gives nothing more.
+type blocks struct{ ctx context.Context }
+
+func (b blocks) Read([]byte) (int, error) {
+	<-b.ctx.Done()
+	return 0, io.EOF
+}
+
+func writeReminders(t *testing.T, srv *redistest.Server, n int) {
+	t.Helper()
+	w := registrytest.NewWriter(t, open(t, redisstore.Config{Addrs: []string{srv.Addr}}))
+	var all []any
+	for i := range n {
+		data, err := json.Marshal(reminder{Dues: []registry.Due{{What: "remind", At: registry.At(time.Now()) - registry.Time(i)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, registry.CaseRecord{Kind: "reminder", ID: fmt.Sprintf("R-%d", i), Data: data})
+	}
+	w.Put(all...)
+	if _, err := open(t, redisstore.Config{Addrs: []string{srv.Addr}}).Lead(t.Context(), "writer", w.Epoch, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reminders counts, in Redis itself, those not fired yet and those fired more than once.
+func reminders(t *testing.T, srv *redistest.Server) (notYet, twice int) {
+	t.Helper()
+	s, err := redisstore.Open(t.Context(), redisstore.Config{Addrs: []string{srv.Addr}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	err = s.CaseSnapshot(t.Context(), func(c *registry.CaseRecord) error {
+		var r reminder
+		if err := json.Unmarshal(c.Data, &r); err != nil {
+			return err
+		}
+		if len(r.Dues) > 0 {
+			notYet++
+		}
+		if r.Fired > 1 {
+			twice++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return notYet, twice
 }
