@@ -30,6 +30,12 @@ type Record struct {
 	Holder      registry.ABN         `json:"holder_abn,omitempty"`
 	ClientHash  Hash                 `json:"client_hash,omitzero"` // of the client's ABN
 	SSIDHash    Hash                 `json:"software_id_hash,omitzero"`
+	// SubjectHash is of the person or client the call concerned.
+	SubjectHash Hash `json:"subject_hash,omitzero"`
+	// Limit is the account of the limit that refused; Shadow that of one that only
+	// would have, were it enforced.
+	Limit  string `json:"limit,omitempty"`
+	Shadow string `json:"shadow_limit,omitempty"`
 	// Suspension decided, or with reason ok was passed by because the service is
 	// available while suspended.
 	Suspension string `json:"suspension_id,omitempty"`
@@ -125,6 +131,9 @@ type pending struct {
 	client      registry.ABN
 	ssid        string
 	version     string
+	subject     Hash
+	refused     *PlanItem
+	shadowed    *PlanItem
 }
 
 // Record queues the record of a decision.
@@ -250,7 +259,7 @@ func (w *writer) write(ctx context.Context) bool {
 func (w *writer) record(p *pending) Record {
 	r := Record{
 		ID: p.id, At: p.at, Reason: p.reason, Revision: p.revision, Environment: p.environment,
-		Version: p.version, Holder: p.holder, Sidecar: w.x.sidecar,
+		Version: p.version, Holder: p.holder, Sidecar: w.x.sidecar, SubjectHash: p.subject,
 	}
 	if p.service != nil {
 		r.Service = p.service.Key
@@ -264,6 +273,12 @@ func (w *writer) record(p *pending) Record {
 	}
 	if p.suspension != nil {
 		r.Suspension = p.suspension.ID
+	}
+	if p.refused != nil {
+		r.Limit = p.refused.Account
+	}
+	if p.shadowed != nil {
+		r.Shadow = p.shadowed.Account
 	}
 	if p.client != 0 {
 		r.ClientHash = w.hash(hashKey{abn: p.client}, "client_abn", p.client.String)
@@ -343,6 +358,7 @@ func (q *ring) push(d *Decision) (uint64, bool) {
 				id: d.ID, reason: d.Reason, environment: d.Environment, at: registry.At(d.At), revision: d.Revision,
 				app: d.App, product: d.Product, service: d.Service, suspension: d.Suspension,
 				holder: d.Holder, client: d.ClientABN, ssid: d.SSID, version: d.Version,
+				subject: d.SubjectHash, refused: d.Refused, shadowed: d.Shadowed,
 			}
 			s.turn.Store(pos + 1)
 			return pos, true

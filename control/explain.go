@@ -39,6 +39,8 @@ type decisionView struct {
 	Holder      registry.ABN         `json:"holder_abn,omitempty"`
 	ClientHash  string               `json:"client_hash,omitempty"`
 	SSIDHash    string               `json:"software_id_hash,omitempty"`
+	Limit       string               `json:"limit,omitempty" doc:"The account of the limit that refused, KIND:ID:NAME."`
+	Shadow      string               `json:"shadow_limit,omitempty" doc:"That of a limit which would have refused, were it not only observed."`
 	Suspension  string               `json:"suspension_id,omitempty"`
 	Sidecar     string               `json:"sidecar_id,omitempty"`
 }
@@ -82,7 +84,7 @@ func (s *server) viewDecision(c *call, r *authz.Record) decisionView {
 	v := decisionView{
 		ID: r.ID.String(), At: r.At, Allowed: r.Reason == authz.OK, Code: r.Reason.String(), Status: r.Reason.Status(), Revision: r.Revision,
 		Environment: r.Environment, Service: r.Service, Route: r.Route, ProductID: r.ProductID, Version: r.Version,
-		ClientID: r.ClientID, Holder: r.Holder, Suspension: r.Suspension, Sidecar: r.Sidecar,
+		ClientID: r.ClientID, Holder: r.Holder, Suspension: r.Suspension, Sidecar: r.Sidecar, Limit: r.Limit, Shadow: r.Shadow,
 	}
 	if r.ClientHash != (authz.Hash{}) {
 		v.ClientHash = fmt.Sprintf("%x", r.ClientHash[:])

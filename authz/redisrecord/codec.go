@@ -29,6 +29,10 @@ var errFormat = errors.New("redisrecord: malformed batch")
 const (
 	hasClientHash = 1 << iota
 	hasSSIDHash
+	hasSubjectHash
+	hasLimit
+	hasShadow
+	hasAll = 1<<iota - 1
 )
 
 // pack appends a batch of one sidecar.
@@ -81,6 +85,15 @@ func (p *packer) record(r *authz.Record) {
 	if r.SSIDHash != (authz.Hash{}) {
 		flags |= hasSSIDHash
 	}
+	if r.SubjectHash != (authz.Hash{}) {
+		flags |= hasSubjectHash
+	}
+	if r.Limit != "" {
+		flags |= hasLimit
+	}
+	if r.Shadow != "" {
+		flags |= hasShadow
+	}
 	p.b = append(p.b, flags)
 	// By its code and not its number, which another version may have given to
 	// another reason.
@@ -99,6 +112,15 @@ func (p *packer) record(r *authz.Record) {
 	}
 	if flags&hasSSIDHash != 0 {
 		p.b = append(p.b, r.SSIDHash[:]...)
+	}
+	if flags&hasSubjectHash != 0 {
+		p.b = append(p.b, r.SubjectHash[:]...)
+	}
+	if flags&hasLimit != 0 {
+		p.string(r.Limit)
+	}
+	if flags&hasShadow != 0 {
+		p.string(r.Shadow)
 	}
 }
 
@@ -214,7 +236,7 @@ func (u *unpacker) record(r *authz.Record) {
 	r.ClientID = u.string()
 	r.Holder = registry.ABN(u.uint())
 	r.Suspension = u.string()
-	if flags&^(hasClientHash|hasSSIDHash) != 0 {
+	if flags&^hasAll != 0 {
 		u.bad = true
 		return
 	}
@@ -223,5 +245,14 @@ func (u *unpacker) record(r *authz.Record) {
 	}
 	if flags&hasSSIDHash != 0 {
 		copy(r.SSIDHash[:], u.take(len(r.SSIDHash)))
+	}
+	if flags&hasSubjectHash != 0 {
+		copy(r.SubjectHash[:], u.take(len(r.SubjectHash)))
+	}
+	if flags&hasLimit != 0 {
+		r.Limit = u.string()
+	}
+	if flags&hasShadow != 0 {
+		r.Shadow = u.string()
 	}
 }

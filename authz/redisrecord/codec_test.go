@@ -19,7 +19,10 @@ func unpackAll(b []byte) (all []authz.Record, err error) {
 
 func drawRecord(t *rapid.T) authz.Record {
 	name := rapid.StringMatching(`[ -~é]{0,12}`)
-	var client, ssid authz.Hash
+	var client, ssid, subject authz.Hash
+	if rapid.Bool().Draw(t, "subject") {
+		copy(subject[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "subject hash"))
+	}
 	if rapid.Bool().Draw(t, "client") {
 		copy(client[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "client hash"))
 	}
@@ -35,7 +38,7 @@ func drawRecord(t *rapid.T) authz.Record {
 		Service:     name.Draw(t, "service"), Route: name.Draw(t, "route"), ProductID: name.Draw(t, "product"),
 		Version: name.Draw(t, "version"), ClientID: name.Draw(t, "client id"),
 		Holder: registry.ABN(rapid.Uint64().Draw(t, "holder")), Suspension: name.Draw(t, "suspension"),
-		ClientHash: client, SSIDHash: ssid,
+		ClientHash: client, SSIDHash: ssid, SubjectHash: subject, Limit: name.Draw(t, "limit"), Shadow: name.Draw(t, "shadow"),
 	}
 }
 
