@@ -34,6 +34,7 @@ var bodies = map[string]string{
 	"create-service":        `{"key":"x","method":"GET","template":"/x","risk":1}`,
 	"update-service":        `{"method":"GET","template":"/x","risk":1}`,
 	"create-limit":          `{"subject":{"kind":"product","id":"FP-1001"},"name":"x","kind":"rate","amount":0}`,
+	"preview-limit":         `{"subject":{"kind":"product","id":"FP-1001"},"name":"x","kind":"rate","amount":5}`,
 	"set-limit":             `{"kind":"rate","amount":5}`,
 	"set-tier":              `{"tier":"standard"}`,
 	"suspend":               `{"subject":{"kind":"product","id":"FP-1001"},"reason":"x","expires_at":"2001-01-01T00:00:00Z"}`,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/registry"
@@ -17,6 +18,8 @@ type Decisions struct {
 	// Denials lists the last refusals of some products (at most 200), newest
 	// first; holder, when set, only of calls with that entity's credentials.
 	Denials func(ctx context.Context, products []string, holder registry.ABN, limit int) ([]authz.Record, error)
+	// Each reads every record of a time, about in order, until f returns false.
+	Each func(ctx context.Context, from, to time.Time, f func(*authz.Record) bool) error
 }
 
 // decisionProductsMax is how many products are asked about at once.

@@ -2,16 +2,19 @@ package control_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -128,6 +131,15 @@ func newWorld(t testing.TB) *world {
 					}
 				}
 				return out, nil
+			},
+			Each: func(_ context.Context, from, to time.Time, f func(*authz.Record) bool) error {
+				all := slices.SortedFunc(maps.Values(w.records), func(a, b authz.Record) int { return cmp.Compare(a.At, b.At) })
+				for i := range all {
+					if at := all[i].At.Std(); !at.Before(from) && at.Before(to) && !f(&all[i]) {
+						break
+					}
+				}
+				return nil
 			},
 		},
 	})

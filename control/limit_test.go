@@ -2,8 +2,11 @@ package control_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -85,5 +88,71 @@ func TestAWrongLimitNamesTheField(t *testing.T) {
 	e := w.call(operator, "PUT", "/v1/products/FP-1003/tier", `{"tier":"none"}`).refused(t, http.StatusUnprocessableEntity, "invalid")
 	if e.Source.Pointer != "/tier" {
 		t.Errorf("unknown tier: source %+v", e.Source)
+	}
+}
+
+// TestPreviewSaysWhoWouldHaveBeenRefused: against records with a known answer.
+func TestPreviewSaysWhoWouldHaveBeenRefused(t *testing.T) {
+	w := newWorld(t)
+	ids := authz.NewIDs()
+	began := time.Now().UTC().AddDate(0, 0, -1).Truncate(24 * time.Hour).Add(12 * time.Hour)
+	record := func(at time.Duration, product, app, service string, reason authz.Reason, limit string, person byte) {
+		r := authz.Record{
+			ID: ids.Next(began.Add(at)), At: registry.At(began.Add(at)), Reason: reason, Limit: limit, ProductID: product, ClientID: app, Service: service,
+			Environment: registry.PROD,
+		}
+		if person > 0 {
+			r.SubjectHash[0] = person
+		}
+		w.records[r.ID] = r
+	}
+	for i := range 20 { // two a second
+		record(time.Duration(i)*500*time.Millisecond, "FP-1003", "fp-1003-prod", "abr.lookup", authz.OK, "", 0)
+		record(time.Duration(i)*500*time.Millisecond, "FP-1001", "fp-1001-prod", "receipts.get", authz.OK, "", 0)
+	}
+	record(0, "FP-1003", "fp-1003-prod", "abr.lookup", authz.ProductSuspended, "", 0)
+	record(0, "FP-1003", "fp-1003-prod", "abr.lookup", authz.RateLimited, "product:FP-1003:other", 0)
+	record(11*time.Second, "FP-1003", "fp-1003-prod", "abr.lookup", authz.RateLimited, "product:FP-1003:rate", 0)
+	for i := range 6 {
+		record(time.Duration(i)*time.Second, "FP-1004", "fp-1004-prod", "stic.validate", authz.OK, "", byte(1+i%3))
+	}
+	since := `,"since":"` + registry.At(began).String() + `"}`
+	preview := func(body string) (p struct {
+		Decisions, Calls, Refused uint64
+		Accounts                  []struct {
+			Account        string
+			Calls, Refused uint64
+			First          registry.Time `json:"first_refused_at"`
+		}
+	}) {
+		t.Helper()
+		w.call(operator, "POST", "/v1/limits/preview", body+since).data(t, http.StatusOK, &p)
+		return p
+	}
+	p := preview(`{"subject":{"kind":"product","id":"FP-1003"},"name":"rate","kind":"rate","amount":1,"shadow":true`)
+	if p.Decisions != 49 || p.Calls != 21 || p.Refused != 10 || len(p.Accounts) != 1 || p.Accounts[0].Account != "product:FP-1003" || p.Accounts[0].First != registry.At(began.Add(500*time.Millisecond)) {
+		t.Errorf("1/s against two a second: %+v", p)
+	}
+	if p = preview(`{"subject":{"kind":"tier","id":"standard"},"name":"day","kind":"quota","period":"day","zone":"UTC","amount":15`); p.Refused != 10 || len(p.Accounts) != 2 {
+		t.Errorf("15 a day for each product: %+v", p)
+	}
+	if p = preview(`{"subject":{"kind":"product","id":"FP-1004"},"name":"people","kind":"clients","amount":2,"service":"stic.validate"`); p.Calls != 6 || p.Refused != 2 {
+		t.Errorf("2 of 3 people: %+v", p)
+	}
+	if p = preview(`{"subject":{"kind":"service","id":"receipts.get"},"name":"global","kind":"rate","amount":1000`); p.Calls != 20 || p.Refused != 0 || len(p.Accounts) != 0 {
+		t.Errorf("far above: %+v", p)
+	}
+	if l := w.call(auditor, "GET", "/v1/limits?product_id=FP-1003", nil); !strings.Contains(l.body, `"data":[]`) {
+		t.Errorf("a preview set a limit: %s", l)
+	}
+	for body, pointer := range map[string]string{
+		`{"subject":{"kind":"product","id":"FP-1003"},"name":"x","kind":"rate","amount":0}`:                                "/amount",
+		`{"subject":{"kind":"product","id":"FP-1003"},"name":"x","kind":"concurrency","amount":5}`:                         "/kind",
+		`{"subject":{"kind":"subscription","id":"0000123400"},"name":"x","kind":"rate","amount":5}`:                        "/subject/kind",
+		`{"subject":{"kind":"product","id":"FP-1003"},"name":"x","kind":"rate","amount":5,"since":"2100-01-01T00:00:00Z"}`: "/since",
+	} {
+		if e := w.call(operator, "POST", "/v1/limits/preview", body).refused(t, http.StatusUnprocessableEntity, "invalid"); e.Source.Pointer != pointer {
+			t.Errorf("%s: source %+v, want %s", body, e.Source, pointer)
+		}
 	}
 }

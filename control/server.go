@@ -169,6 +169,7 @@ func (s *server) routes() []route {
 
 		get("/v1/limits", "list-limits", "Limits by ID.", s.listLimits).lists(registry.Limit{}).filters("kind", "subject", "product_id", "removed"),
 		post("/v1/limits", "create-limit", "Set a limit of a subject, or of each product of a tier.", with(s, s.createLimit)).gives(registry.Limit{}).by(limiters).creating(),
+		post("/v1/limits/preview", "preview-limit", "Replay recorded decisions against a proposed limit: who would have been refused.", with(s, s.previewLimit)).givesPlain(previewView{}).by(limiters),
 		get("/v1/limits/{id}", "get-limit", "One limit, by KIND:ID:NAME.", s.getLimit).gives(registry.Limit{}).about(registry.KindLimit, "id"),
 		put("/v1/limits/{id}", "set-limit", "Set a limit, by KIND:ID:NAME; it takes the place of the tier's of that name.", with(s, s.setLimit)).gives(registry.Limit{}).by(limiters),
 		del("/v1/limits/{id}", "remove-limit", "Take a limit away; where it stood for a tier's, that one holds again.", s.removeLimit).gives(registry.Limit{}).about(registry.KindLimit, "id").by(limiters),

@@ -311,3 +311,22 @@ func (b *Builder) indexLimit(e *Entry[Limit]) {
 	}
 	t.put(next, &b.own.limited[l.Subject.Kind])
 }
+
+// WithLimit is the register as it would be with a limit: to try it out. What is
+// wrong with it is found as SetLimit would. The View is for reading only, and
+// of no revision that ever was.
+func (v *View) WithLimit(l Limit) (*View, *Limit, error) {
+	if err := l.complete(v); err != nil {
+		return nil, nil, err
+	}
+	if err := checkLimit(v, &l); err != nil {
+		return nil, nil, err
+	}
+	b := NewBuilder(v, 0)
+	b.insert(&Entry[Limit]{Revision: v.Revision + 1, ID: l.ID, Value: l})
+	next, err := b.View(v.Revision, v.Epoch)
+	if err != nil {
+		return nil, nil, err
+	}
+	return next, next.Limit(l.ID), nil
+}

@@ -108,6 +108,7 @@ func (s *Store) Write(ctx context.Context, batch []authz.Record) error {
 		pipe.XTrimMaxLenApprox(ctx, s.o.Key, s.o.EntriesMax, 0)
 	}
 	s.denied(ctx, pipe, batch)
+	s.countLimits(ctx, pipe, batch)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("write %d decision records: %w", len(batch), err)
 	}

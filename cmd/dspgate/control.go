@@ -268,7 +268,7 @@ func auditStore(ctx context.Context, mirror *registry.Mirror, every time.Duratio
 // decisions finds decision records for the API.
 func decisions(s *redisrecord.Store) control.Decisions {
 	return control.Decisions{
-		Find: s.Find,
+		Find: s.Find, Each: s.Each,
 		Denials: func(ctx context.Context, products []string, holder registry.ABN, limit int) ([]authz.Record, error) {
 			return s.Recent(ctx, redisrecord.Filter{Products: products, Holder: holder}, limit)
 		},

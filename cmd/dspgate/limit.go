@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,7 @@ func newLimitCmd(g *globals) *cobra.Command {
 			method: http.MethodPut, path: byName,
 		}),
 		writeCmd(g, write{use: "remove SUBJECT NAME", short: "Take a limit away", as: "operator", names: names, method: http.MethodDelete, path: byName}),
+		newLimitPreviewCmd(g),
 		newTierCmd(g),
 	)
 	cmd.Long = cmd.Short + ".\n\n" + limitHelp
@@ -101,4 +103,71 @@ func limitText(l *registry.Limit) string {
 		return fmt.Sprintf("%d clients/%s", l.Amount, l.Period)
 	}
 	return fmt.Sprintf("%d/%s", l.Amount, l.Period)
+}
+
+// preview is what a proposed limit would have done.
+type preview struct {
+	From      registry.Time `json:"from"`
+	To        registry.Time `json:"to"`
+	Decisions uint64        `json:"decisions"`
+	Calls     uint64        `json:"calls"`
+	Refused   uint64        `json:"refused"`
+	Truncated bool          `json:"truncated"`
+	Accounts  []struct {
+		Account string        `json:"account"`
+		Calls   uint64        `json:"calls"`
+		Refused uint64        `json:"refused"`
+		First   registry.Time `json:"first_refused_at"`
+	} `json:"accounts"`
+}
+
+func newLimitPreviewCmd(g *globals) *cobra.Command {
+	var fields []*fieldValue
+	var since time.Duration
+	cmd := &cobra.Command{
+		Use: "preview SUBJECT NAME", Short: "Replay recorded decisions against a proposed limit: who would have been refused", Args: exactArgs("SUBJECT", "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			subject, err := registry.ParseLimitSubject(args[0])
+			if err != nil {
+				return usageError("%v", err)
+			}
+			if since <= 0 {
+				return usageError("--since is a time to look back, such as 1h")
+			}
+			body := map[string]any{"subject": subject, "name": args[1], "since": registry.At(time.Now().Add(-since))}
+			if err := put(cmd, fields, body, true); err != nil {
+				return err
+			}
+			c, err := g.connect()
+			if err != nil {
+				return err
+			}
+			a, err := client.Do[preview](cmd.Context(), c, client.Request{Method: http.MethodPost, Path: client.Path("limits", "preview"), Body: body})
+			if err != nil {
+				return err
+			}
+			if g.structured() {
+				return g.printRaw(a.Raw)
+			}
+			return g.printPreview(&a.Data)
+		},
+	}
+	fields = addFields(cmd, limitFields())
+	cmd.Flags().DurationVar(&since, "since", time.Hour, "how far to look back")
+	return connected(g, "operator", cmd)
+}
+
+func (g *globals) printPreview(p *preview) error {
+	fmt.Fprintf(g.stdout, "%d of %d calls would have been refused, of %d decisions from %s to %s\n", p.Refused, p.Calls, p.Decisions, p.From, p.To)
+	if p.Truncated {
+		fmt.Fprintln(g.stdout, "there were more decisions than are replayed at once; look back less far")
+	}
+	if len(p.Accounts) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, x := range p.Accounts {
+		rows = append(rows, []string{x.Account, fmt.Sprint(x.Refused), fmt.Sprint(x.Calls), x.First.String()})
+	}
+	return g.table(g.stdout, []string{"WHO", "REFUSED", "OF CALLS", "FIRST AT"}, rows)
 }
