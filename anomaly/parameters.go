@@ -2,7 +2,7 @@ package anomaly
 
 // Parameters are the one global set that scores every series, whatever it
 // measures. They are few and round: on public streams the figures stay the same
-// when each is moved by a tenth. Counts are observations.
+// when each is moved by a tenth. Counts are observations, unless they say seconds.
 type Parameters struct {
 	// Warm is how many observations a series is watched before it is scored.
 	Warm float64
@@ -11,12 +11,12 @@ type Parameters struct {
 	Memory float64
 	// Recent is the time constant of the moving mean a sudden change departs from.
 	Recent float64
-	// Rhythm is the time constant of an hour's usual value, counted in the
-	// observations of that hour.
-	Rhythm float64
-	// Trust is how many observations an hour of the day, and again an hour of
-	// the week, must have before its own mean weighs half.
-	Trust float64
+	// RhythmSeconds is the time constant of an hour's usual value, counted in
+	// the seconds of that hour that were seen.
+	RhythmSeconds float64
+	// TrustSeconds is how long an hour of the day, and again an hour of the
+	// week, must have been seen before its own mean weighs half.
+	TrustSeconds float64
 	// Rarity is the time constant in which the rarity of values is smoothed.
 	Rarity float64
 	// Texture is the time constant of the mean step from value to value.
@@ -39,18 +39,35 @@ type Parameters struct {
 // DefaultParameters are the shipped ones.
 func DefaultParameters() Parameters {
 	return Parameters{
-		Warm:       150,
-		Memory:     50_000,
-		Recent:     20,
-		Rhythm:     50,
-		Trust:      24,
-		Rarity:     10,
-		Texture:    50,
-		Drift:      400,
-		Absorb:     20,
-		SlowWeight: 0.3,
-		Hold:       100,
-		Moment:     1000,
-		MomentHold: 500,
+		Warm:          150,
+		Memory:        50_000,
+		Recent:        20,
+		RhythmSeconds: 4 * 3600,
+		TrustSeconds:  2 * 3600,
+		Rarity:        10,
+		Texture:       50,
+		Drift:         400,
+		Absorb:        20,
+		SlowWeight:    0.3,
+		Hold:          100,
+		Moment:        1000,
+		MomentHold:    500,
+	}
+}
+
+// Scorer scores series by one set of parameters. It is immutable, and shared by
+// all of them.
+type Scorer struct {
+	p Parameters
+	// The rates that the time constants amount to.
+	relax, recent, texture, drift, absorb, fade, moment, momentFade float64
+	rarity                                                          float32
+}
+
+// NewScorer returns the scorer of these parameters, which must all be above 0.
+func NewScorer(p Parameters) *Scorer {
+	return &Scorer{
+		p: p, relax: 1 / p.Memory, recent: 1 / p.Recent, texture: 1 / p.Texture, drift: 1 / p.Drift, absorb: 1 / p.Absorb,
+		fade: 1 - 1/p.Hold, moment: 1 / p.Moment, momentFade: 1 - 1/p.MomentHold, rarity: float32(1 / p.Rarity),
 	}
 }

@@ -40,10 +40,11 @@ func slot(at int64) (day, week int) {
 }
 
 // expect is the usual value of that hour; mean stands in for what is not known.
-func (r *rhythm) expect(day, week int, mean, trust float64) float64 {
-	seen := float64(r.DaySeen[day])
+// An observation stands for each seconds.
+func (r *rhythm) expect(day, week int, mean, each, trust float64) float64 {
+	seen := float64(r.DaySeen[day]) * each
 	e := mean + seen/(seen+trust)*(float64(r.Day[day])-mean)
-	seen = float64(r.WeekSeen[week])
+	seen = float64(r.WeekSeen[week]) * each
 	return e + seen/(seen+trust)*float64(r.Week[week])*r.Unit
 }
 

@@ -12,9 +12,11 @@ type Series struct {
 // state is fixed in size and made of numbers only, so that a snapshot is a copy.
 type state struct {
 	N     uint32
-	Level span // of the values
-	Beat  span // of the departures from the rhythm
-	Rare  span // of the smoothed rarity
+	Gap   float32 // mean seconds between observations
+	At    int64   // when the last one was
+	Level span    // of the values
+	Beat  span    // of the departures from the rhythm
+	Rare  span    // of the smoothed rarity
 	Drift slowSpan
 	Text  slowSpan
 
@@ -34,6 +36,14 @@ type state struct {
 // absurd is the size from which a value is no measurement of anything here.
 const absurd = 1e15
 
+// The gap between observations is a moving mean, of at most two hours: what was
+// left out for a night says nothing about how long an observation speaks for.
+const (
+	gapMax   = 7200
+	gapFirst = 300
+	gapMean  = 20
+)
+
 // smallStep is the novelty below which a value widens its range unnoticed.
 const smallStep = 0.25
 
@@ -41,68 +51,79 @@ const smallStep = 0.25
 // larger one is scored as it is and learnt as this.
 const lesson = 10
 
-// Observe scores a value at an instant (seconds since 1970, in the zone whose
-// hours matter), against what came before it, and then learns from it. A value
-// that is not a number, not finite or absurd changes nothing and scores
+// Observe scores a value of x at an instant (seconds since 1970, in the zone
+// whose hours matter), against what came before it, and then learns from it. A
+// value that is not a number, not finite or absurd changes nothing and scores
 // nothing.
-func (x *Series) Observe(p *Parameters, at int64, v float64) Score {
+func (c *Scorer) Observe(x *Series, at int64, v float64) Score {
 	s := &x.s
 	if !(math.Abs(v) <= absurd) {
-		return Score{P: 1, Known: s.known(p), Ignored: true, Value: v}
+		return Score{P: 1, Known: s.known(c), Ignored: true, Value: v}
 	}
-	if s.N < math.MaxUint32 {
-		s.N++
-	}
-	if s.N == 1 {
-		s.Mean, s.Last = v, v
-		s.Level = span{v, v}
-	}
-	n := float64(s.N)
-	relax := 1 / p.Memory
+	s.count(at, v)
 	var nov [parts]float64
 
 	nov[PartLevel] = s.Level.novelty(v)
-	nov[PartCreep] = s.creep(p, nov[PartLevel])
-	score := Score{P: 1, Known: s.known(p), Value: v, Low: s.Level.Low, High: s.Level.High}
-	v = s.bounded(p, v)
+	nov[PartCreep] = s.creep(c, nov[PartLevel])
+	score := Score{P: 1, Known: s.known(c), Value: v, Low: s.Level.Low, High: s.Level.High}
+	v = s.bounded(c, v)
 
 	day, week := slot(at)
-	expected := s.Rhythm.expect(day, week, s.Mean, p.Trust)
-	score.Expected = expected
-	beat := v - expected
+	each := float64(s.Gap)
+	score.Expected = s.Rhythm.expect(day, week, s.Mean, each, c.p.TrustSeconds)
+	beat := v - score.Expected
 	if s.N == 1 {
 		beat = 0
 	}
 	nov[PartRhythm] = s.Beat.novelty(beat)
-	s.Beat.learn(beat, relax)
+	s.Beat.learn(beat, c.relax)
 
 	rarity := float32(s.Hist.rarity(v, s.Level, s.N))
-	s.RarityMean += (rarity - s.RarityMean) / float32(p.Rarity)
+	s.RarityMean += (rarity - s.RarityMean) * c.rarity
 	nov[PartRarity] = s.Rare.novelty(float64(s.RarityMean))
-	s.Rare.learn(float64(s.RarityMean), relax)
+	s.Rare.learn(float64(s.RarityMean), c.relax)
 
 	width := s.Level.High - s.Level.Low
-	s.Level.learn(v, relax)
-	s.slow(p, &nov, beat, math.Abs(v-s.Last), width, relax)
-	moment := s.moment(p, v-s.Mean, beat)
+	s.Level.learn(v, c.relax)
+	s.slow(c, &nov, beat, math.Abs(v-s.Last), width)
+	moment := s.moment(c, v-s.Mean, beat)
 	s.Last = v
 
-	s.Mean += max(1/p.Recent, 1/n) * (v - s.Mean)
-	s.Rhythm.learn(day, week, v, 1/p.Rhythm)
+	s.Mean += max(c.recent, 1/float64(s.N)) * (v - s.Mean)
+	s.Rhythm.learn(day, week, v, each/(each+c.p.RhythmSeconds))
 
-	s.tell(p, &score, &nov, moment)
+	s.tell(c, &score, &nov, moment)
 	return score
 }
 
-func (s *state) known(p *Parameters) bool { return float64(s.N) >= p.Warm }
+// count takes note of an observation and of how far apart they come.
+func (s *state) count(at int64, v float64) {
+	if s.N < math.MaxUint32 {
+		s.N++
+	}
+	gap := float32(min(max(at-s.At, 1), gapMax))
+	s.At = at
+	switch s.N {
+	case 1:
+		s.Mean, s.Last = v, v
+		s.Level = span{v, v}
+		s.Gap = gapFirst
+	case 2:
+		s.Gap = gap
+	default:
+		s.Gap += (gap - s.Gap) / gapMean
+	}
+}
+
+func (s *state) known(c *Scorer) bool { return float64(s.N) >= c.p.Warm }
 
 // bounded is v, or what of it a single observation may teach.
-func (s *state) bounded(p *Parameters, v float64) float64 {
+func (s *state) bounded(c *Scorer, v float64) float64 {
 	wide := s.Level.High - s.Level.Low
 	if wide == 0 {
 		wide = math.Abs(s.Level.High)
 	}
-	if wide == 0 || !s.known(p) {
+	if wide == 0 || !s.known(c) {
 		return v
 	}
 	return min(max(v, s.Level.Low-lesson*wide), s.Level.High+lesson*wide)
@@ -110,9 +131,9 @@ func (s *state) bounded(p *Parameters, v float64) float64 {
 
 // creep adds up the small steps by which a range is widened without an alarm,
 // and tells when together they have widened it e-fold within its memory.
-func (s *state) creep(p *Parameters, nov float64) float64 {
-	s.Crept *= float32(1 - 1/p.Memory)
-	if !s.known(p) || nov >= smallStep {
+func (s *state) creep(c *Scorer, nov float64) float64 {
+	s.Crept = fading(s.Crept, float32(1-c.relax))
+	if !s.known(c) || nov >= smallStep {
 		return 0
 	}
 	if s.Crept += float32(nov); s.Crept < 1 {
@@ -124,38 +145,38 @@ func (s *state) creep(p *Parameters, nov float64) float64 {
 
 // slow scores the two signals that move by small steps: how far the series has
 // drifted from its rhythm, and how restless it is.
-func (s *state) slow(p *Parameters, nov *[parts]float64, beat, step, width, relax float64) {
-	s.DriftMean += (beat - s.DriftMean) / p.Drift
-	s.StepMean += (step - s.StepMean) / p.Texture
+func (s *state) slow(c *Scorer, nov *[parts]float64, beat, step, width float64) {
+	s.DriftMean += (beat - s.DriftMean) * c.drift
+	s.StepMean += (step - s.StepMean) * c.texture
 	// A thousandth of the range is quiet enough; below it the logarithm would
 	// make much of nothing.
 	texture := math.Log(s.StepMean + max(width, math.SmallestNonzeroFloat32)/1000)
 	switch {
-	case !s.known(p): // both begin at nothing, which is no part of their range
+	case !s.known(c): // both begin at nothing, which is no part of their range
 		s.Drift.begin(s.DriftMean)
 		s.Text.begin(texture)
 	default:
-		absorb, fade := 1/p.Absorb, 1-1/p.Hold
-		if float64(s.N) < 2*p.Warm {
+		absorb := c.absorb
+		if float64(s.N) < 2*c.p.Warm {
 			absorb = 1
 		}
-		nov[PartDrift] = p.SlowWeight * s.Drift.observe(s.DriftMean, relax, absorb, fade)
-		nov[PartTexture] = p.SlowWeight * s.Text.observe(texture, relax, absorb, fade)
+		nov[PartDrift] = c.p.SlowWeight * s.Drift.observe(s.DriftMean, c.relax, absorb, c.fade)
+		nov[PartTexture] = c.p.SlowWeight * s.Text.observe(texture, c.relax, absorb, c.fade)
 	}
 }
 
 // moment is how sudden a change is, and how unlike the hour, in usual ones: the
 // geometric mean of both, told once until it grows.
-func (s *state) moment(p *Parameters, sudden, unusual float64) float64 {
+func (s *state) moment(c *Scorer, sudden, unusual float64) float64 {
 	sudden, unusual = math.Abs(sudden), math.Abs(unusual)
 	z := 0.0
-	if s.known(p) && s.Sudden > 0 && s.Unusual > 0 {
+	if s.known(c) && s.Sudden > 0 && s.Unusual > 0 {
 		z = math.Sqrt(sudden / s.Sudden * unusual / s.Unusual)
 	}
-	rate := max(1/p.Moment, 1/float64(s.N))
+	rate := max(c.moment, 1/float64(s.N))
 	s.Sudden += rate * (sudden - s.Sudden)
 	s.Unusual += rate * (unusual - s.Unusual)
-	s.MomentGate *= 1 - 1/p.MomentHold
+	s.MomentGate = fading(s.MomentGate, c.momentFade)
 	if z <= s.MomentGate {
 		return 0
 	}
@@ -165,7 +186,7 @@ func (s *state) moment(p *Parameters, sudden, unusual float64) float64 {
 
 // tell joins the parts by their largest and makes a probability of it. An alarm
 // is told once; while it holds, only what exceeds it is told.
-func (s *state) tell(p *Parameters, score *Score, nov *[parts]float64, moment float64) {
+func (s *state) tell(c *Scorer, score *Score, nov *[parts]float64, moment float64) {
 	for i := range score.Parts {
 		score.Parts[i] = 1
 	}
@@ -184,7 +205,7 @@ func (s *state) tell(p *Parameters, score *Score, nov *[parts]float64, moment fl
 		told -= float64(s.Told)
 	}
 	if most > float64(s.Told) || s.Held <= 0 {
-		s.Told, s.Held = float32(most), float32(p.Hold)
+		s.Told, s.Held = float32(most), float32(c.p.Hold)
 	}
 	if most > 0 {
 		length := math.Log(float64(s.N))

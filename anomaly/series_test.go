@@ -18,12 +18,12 @@ func TestSeriesFitsAKibibyte(t *testing.T) {
 }
 
 func TestObserveDoesNotAllocate(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	var x Series
 	r, i := seeded(1), 0
 	weekly := ordinary()[2]
 	if n := testing.AllocsPerRun(5000, func() {
-		x.Observe(&p, at(i), weekly.next(i, r))
+		c.Observe(&x, at(i), weekly.next(i, r))
 		i++
 	}); n != 0 {
 		t.Errorf("%v allocations an observation, want none", n)
@@ -31,11 +31,11 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 }
 
 func TestWarmUpIsUnknown(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	var x Series
 	for i := range 400 {
-		s := x.Observe(&p, at(i), float64(i%17*i%13))
-		if want := i+1 >= int(p.Warm); s.Known != want {
+		s := c.Observe(&x, at(i), float64(i%17*i%13))
+		if want := i+1 >= int(c.p.Warm); s.Known != want {
 			t.Fatalf("observation %d: known %v, want %v", i+1, s.Known, want)
 		}
 		if !s.Known && (s.P != 1 || s.Reasons() != nil) {
@@ -47,7 +47,7 @@ func TestWarmUpIsUnknown(t *testing.T) {
 // A threshold on P is a false-alarm rate: on ordinary streams no more than
 // about that share of observations scores as low.
 func TestScoresAreTailProbabilities(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	levels := []float64{0.01, 0.003, 0.001, 0.0003, 0.0001}
 	count := make([]float64, len(levels))
 	var all float64
@@ -56,7 +56,7 @@ func TestScoresAreTailProbabilities(t *testing.T) {
 			var x Series
 			r := seeded(seed)
 			for i := range 30 * dayRows {
-				s := x.Observe(&p, at(i), st.next(i, r))
+				s := c.Observe(&x, at(i), st.next(i, r))
 				if i < 3*dayRows {
 					continue // the first days are all new
 				}
@@ -99,29 +99,29 @@ func TestWhatStraysIsTold(t *testing.T) {
 		{"enumeration", counts, func(i int, v float64) float64 { return v + 60 }, 1, PartLevel, "outside"},
 		{"slow growth", steady, func(i int, v float64) float64 { return v + 0.02*float64(i-start) }, 4000, PartCreep, "small steps"},
 	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			p := DefaultParameters()
+	for _, want := range cases {
+		t.Run(want.name, func(t *testing.T) {
+			c := NewScorer(DefaultParameters())
 			var x Series
 			r := seeded(3)
 			for i := range start {
-				x.Observe(&p, at(i), c.stream.next(i, r))
+				c.Observe(&x, at(i), want.stream.next(i, r))
 			}
-			for i := start; i < start+c.within; i++ {
-				s := x.Observe(&p, at(i), c.change(i, c.stream.next(i, r)))
+			for i := start; i < start+want.within; i++ {
+				s := c.Observe(&x, at(i), want.change(i, want.stream.next(i, r)))
 				for _, reason := range s.Reasons() {
-					if reason.Part == c.part && reason.P < 0.001 && strings.Contains(reason.Text, c.words) {
+					if reason.Part == want.part && reason.P < 0.001 && strings.Contains(reason.Text, want.words) {
 						return
 					}
 				}
 			}
-			t.Errorf("not told as %v with P below 0.001 within %d observations", c.part, c.within)
+			t.Errorf("not told as %v with P below 0.001 within %d observations", want.part, want.within)
 		})
 	}
 }
 
 func TestAlarmIsToldOnce(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	var x Series
 	r, told := seeded(5), 0
 	steady := ordinary()[0]
@@ -130,7 +130,7 @@ func TestAlarmIsToldOnce(t *testing.T) {
 		if i >= 2500 {
 			v += 100
 		}
-		if s := x.Observe(&p, at(i), v); i >= 2500 && s.P < 1e-4 {
+		if s := c.Observe(&x, at(i), v); i >= 2500 && s.P < 1e-4 {
 			told++
 		}
 	}
@@ -140,15 +140,15 @@ func TestAlarmIsToldOnce(t *testing.T) {
 }
 
 func TestNonsenseChangesNothing(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	rapid.Check(t, func(t *rapid.T) {
 		var x Series
 		for i, v := range rapid.SliceOfN(rapid.Float64Range(-1e3, 1e3), 1, 300).Draw(t, "past") {
-			x.Observe(&p, at(i), v)
+			c.Observe(&x, at(i), v)
 		}
 		before := x
 		bad := rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Inf(-1), 2e15, -math.MaxFloat64}).Draw(t, "bad")
-		s := x.Observe(&p, rapid.Int64().Draw(t, "at"), bad)
+		s := c.Observe(&x, rapid.Int64().Draw(t, "at"), bad)
 		if x != before {
 			t.Fatalf("%v changed the series", bad)
 		}
@@ -161,7 +161,7 @@ func TestNonsenseChangesNothing(t *testing.T) {
 // Whatever it is fed, at whatever instants, a series stays sound: its scores
 // are probabilities, its state restores, and going on from a snapshot is going on.
 func TestAnyInputKeepsASeriesSound(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	rapid.Check(t, func(t *rapid.T) {
 		var x Series
 		value := rapid.OneOf(rapid.Float64(), rapid.Float64Range(-1, 1), rapid.Just(0.0), rapid.SampledFrom([]float64{1e15, -1e15, 5e-324, 1e-300}))
@@ -178,7 +178,7 @@ func TestAnyInputKeepsASeriesSound(t *testing.T) {
 			if err := restored.UnmarshalBinary(b); err != nil {
 				t.Fatalf("after %d observations: %v", i, err)
 			}
-			s := x.Observe(&p, when, v)
+			s := c.Observe(&x, when, v)
 			if !(s.P > 0 && s.P <= 1) {
 				t.Fatalf("P = %v", s.P)
 			}
@@ -187,7 +187,7 @@ func TestAnyInputKeepsASeriesSound(t *testing.T) {
 					t.Fatalf("parts %v", s.Parts)
 				}
 			}
-			if got := restored.Observe(&p, when, v); got.P != s.P || restored != x {
+			if got := c.Observe(&restored, when, v); got.P != s.P || restored != x {
 				t.Fatalf("a restored series scores %v, the series itself %v", got.P, s.P)
 			}
 		}
@@ -197,14 +197,14 @@ func TestAnyInputKeepsASeriesSound(t *testing.T) {
 // Nobody teaches a series an arbitrary level unnoticed: by whatever steps its
 // range is widened, it is told before the range is four times as wide.
 func TestDriftIsToldBeforeItTeaches(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	rapid.Check(t, func(t *rapid.T) {
 		var x Series
 		r := seeded(rapid.Uint64().Draw(t, "seed"))
 		stream := ordinary()[rapid.IntRange(0, 5).Draw(t, "shape")]
 		const past = 7 * dayRows
 		for i := range past {
-			x.Observe(&p, at(i), stream.next(i, r))
+			c.Observe(&x, at(i), stream.next(i, r))
 		}
 		width := x.s.Level.High - x.s.Level.Low
 		step := rapid.Float64Range(0.0005, 0.2).Draw(t, "step")
@@ -218,7 +218,7 @@ func TestDriftIsToldBeforeItTeaches(t *testing.T) {
 					v = x.s.Level.Low - step*(x.s.Level.High-x.s.Level.Low)
 				}
 			}
-			s := x.Observe(&p, at(i), v)
+			s := c.Observe(&x, at(i), v)
 			if s.P <= 1e-4 {
 				return
 			}
@@ -230,15 +230,15 @@ func TestDriftIsToldBeforeItTeaches(t *testing.T) {
 }
 
 func TestOneValueTeachesLittle(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	var x Series
 	r := seeded(9)
 	steady := ordinary()[0]
 	for i := range 3000 {
-		x.Observe(&p, at(i), steady.next(i, r))
+		c.Observe(&x, at(i), steady.next(i, r))
 	}
 	width := x.s.Level.High - x.s.Level.Low
-	if s := x.Observe(&p, at(3000), 1e14); s.P > 1e-6 {
+	if s := c.Observe(&x, at(3000), 1e14); s.P > 1e-6 {
 		t.Errorf("a value of 1e14 scores %v", s.P)
 	}
 	if now := x.s.Level.High - x.s.Level.Low; now > 12*width {
@@ -250,10 +250,10 @@ func TestOneValueTeachesLittle(t *testing.T) {
 }
 
 func TestSnapshotRefusesWhatIsNone(t *testing.T) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	var x Series
 	for i := range 500 {
-		x.Observe(&p, at(i), float64(i%50))
+		c.Observe(&x, at(i), float64(i%50))
 	}
 	good, err := x.AppendBinary(nil)
 	if err != nil {
@@ -289,14 +289,14 @@ func FuzzSnapshot(f *testing.F) {
 	var x Series
 	b, _ := x.AppendBinary(nil)
 	f.Add(b)
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var x Series
 		if x.UnmarshalBinary(b) != nil {
 			return
 		}
 		for i := range 20 {
-			if s := x.Observe(&p, at(i), float64(i)); !(s.P > 0 && s.P <= 1) {
+			if s := c.Observe(&x, at(i), float64(i)); !(s.P > 0 && s.P <= 1) {
 				t.Fatalf("P = %v from a snapshot taken for sound", s.P)
 			}
 		}
@@ -315,7 +315,7 @@ func TestReasonsComeInOrder(t *testing.T) {
 }
 
 func BenchmarkObserve(b *testing.B) {
-	p := DefaultParameters()
+	c := NewScorer(DefaultParameters())
 	var x Series
 	values := make([]float64, 1<<14)
 	r := seeded(1)
@@ -326,6 +326,6 @@ func BenchmarkObserve(b *testing.B) {
 	b.ReportAllocs()
 	b.ReportMetric(float64(unsafe.Sizeof(x)), "bytes/series")
 	for i := 0; b.Loop(); i++ {
-		x.Observe(&p, at(i), values[i%len(values)])
+		c.Observe(&x, at(i), values[i%len(values)])
 	}
 }

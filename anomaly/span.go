@@ -50,7 +50,7 @@ func (s *slowSpan) observe(x, relax, absorb, fade float64) float64 {
 	s.PendLow, s.PendHigh = float32(pend.Low), float32(pend.High)
 	s.Low += float32(absorb) * (s.PendLow - s.Low)
 	s.High += float32(absorb) * (s.PendHigh - s.High)
-	s.Gate *= float32(fade)
+	s.Gate = fading(s.Gate, float32(fade))
 	if nov > 2*float64(s.Gate) {
 		s.Gate = float32(nov)
 		return nov
@@ -61,4 +61,13 @@ func (s *slowSpan) observe(x, relax, absorb, fade float64) float64 {
 // begin starts the range at x.
 func (s *slowSpan) begin(x float64) {
 	*s = slowSpan{Low: float32(x), High: float32(x), PendLow: float32(x), PendHigh: float32(x)}
+}
+
+// fading is x times rate, and nothing at all once it is next to nothing:
+// processors are slow with the smallest of numbers.
+func fading[T float32 | float64](x, rate T) T {
+	if x *= rate; x < 1e-12 {
+		return 0
+	}
+	return x
 }

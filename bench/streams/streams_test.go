@@ -52,7 +52,7 @@ func TestNABWritesAScoreForEveryRow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tally.Files != 1 || tally.Observations != 1000 || tally.Spent <= 0 {
+	if tally.Files != 1 || tally.Observations != 1000 {
 		t.Errorf("tally %+v", tally)
 	}
 	got := rows(t, filepath.Join(out, "made", "a.csv"))
