@@ -122,13 +122,14 @@ const ZoneDefault = "Australia/Sydney"
 
 // PVTLimits are the caps of production verification testing that hold unless
 // the register's tier "pvt" says otherwise (domain model §7): 1 call a second
+// (2 at once: with one, the second of two sidecars would have nothing to give)
 // and 500 a day for each product.
 func PVTLimits() []Limit { return slices.Clone(pvtLimits[:]) }
 
 // pvtLimits is never written.
 var pvtLimits = [...]Limit{
 	{ID: "tier:pvt:pvt-day", Subject: SubjectRef{KindTier, TierPVT}, Name: "pvt-day", Kind: LimitQuota, Amount: 500, Period: PeriodDay, Zone: ZoneDefault, Environment: PROD, Stage: StagePVT},
-	{ID: "tier:pvt:pvt-rate", Subject: SubjectRef{KindTier, TierPVT}, Name: "pvt-rate", Kind: LimitRate, Amount: 1, Burst: 1, Environment: PROD, Stage: StagePVT},
+	{ID: "tier:pvt:pvt-rate", Subject: SubjectRef{KindTier, TierPVT}, Name: "pvt-rate", Kind: LimitRate, Amount: 1, Burst: 2, Environment: PROD, Stage: StagePVT},
 }
 
 // LimitQuery is a call, as far as its limits depend on it.

@@ -400,6 +400,9 @@ func recount(v *registry.View) (d registry.Digest, n uint64) {
 	for _, e := range v.Denials() {
 		add(e.MAC)
 	}
+	for _, e := range v.Limits() {
+		add(e.MAC)
+	}
 	for _, e := range v.Notices() {
 		add(e.MAC)
 	}

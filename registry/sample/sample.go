@@ -67,6 +67,9 @@ func Records(now time.Time) []any {
 	for _, s := range subscriptions() {
 		all = append(all, s)
 	}
+	for _, l := range limits() {
+		all = append(all, l)
+	}
 	return append(all,
 		registry.Notice{
 			ID: NoticeID, Subject: registry.SubjectRef{Kind: registry.KindEntity, ID: Currawong.String()},
@@ -262,5 +265,37 @@ func subscriptions() []registry.Subscription {
 		{SSID: "0000400001", ProductID: "FP-1004", ClientABN: Possum, Nominated: true},
 		{SSID: "0000600001", ProductID: "FP-1006", ClientABN: Mallee, Nominated: true},
 		{SSID: "0000800001", ProductID: "FP-1008", ClientABN: Possum, Nominated: true},
+	}
+}
+
+// limits are the quotas of domain model §7, as the tier that every product is
+// in: so many calls a second for each product, twice that at once, and so many
+// people or clients a day. Test environments are not limited.
+func limits() []registry.Limit {
+	standard := registry.SubjectRef{Kind: registry.KindTier, ID: registry.TierStandard}
+	limit := func(name, service string, kind registry.LimitKind, amount int64) registry.Limit {
+		l := registry.Limit{
+			ID: registry.LimitID(standard, name), Subject: standard, Name: name, Kind: kind, Amount: amount,
+			Service: service, Environment: registry.PROD, Stage: registry.StagePROD,
+		}
+		if kind == registry.LimitRate {
+			l.Burst = 2 * amount
+		} else {
+			l.Period, l.Zone = registry.PeriodDay, registry.ZoneDefault
+		}
+		return l
+	}
+	people := limit("stic-people", "stic.validate", registry.LimitClients, 200)
+	people.Per = registry.KindSubscription // each user of the software by itself
+	return []registry.Limit{
+		limit("abr-rate", "abr.lookup", registry.LimitRate, 50),
+		limit("payevnt-rate", "payevnt.0004.submit", registry.LimitRate, 50),
+		limit("as-submit-rate", "as.0004.submit", registry.LimitRate, 20),
+		limit("as-get-rate", "as.0004.get", registry.LimitRate, 5),
+		limit("as-get-clients", "as.0004.get", registry.LimitClients, 2000),
+		limit("ldglst-rate", "ldglst.0002.list", registry.LimitRate, 5),
+		limit("piitr-rate", "piitr.get", registry.LimitRate, 2),
+		limit("piitr-people", "piitr.get", registry.LimitClients, 500),
+		people,
 	}
 }
