@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,10 +21,11 @@ type account struct {
 	standing bool
 	epoch    uint64
 	gen      uint64 // of the owner's part, when share was last fitted to it
-	fallen   bool   // share was cut to the standing part, the pool being away
+	lapses   uint64 // of the lease, that share was cut to the standing part for
 	dead     bool   // evicted: whoever found it looks again
 
 	inUse      int64 // Concurrency: calls under way, in millionths
+	spent      int64 // Calendar kinds: all that was spent here in the period
 	period     string
 	begin, end int64 // of the period, Unix nanoseconds; end 0 when there is none
 	subjects   *subjects
@@ -55,10 +57,10 @@ func (a *account) fit(limit *Limit, at *instant) {
 	if a.gen != at.part.gen {
 		a.refit(at.part)
 	}
-	if at.fallen && !a.fallen {
+	if at.lapses > a.lapses {
 		// The pool may have lent the rest to others by now, our standing part not.
-		a.shrink(a.limit.Standing(at.part.Parts, at.part.Index))
-		a.fallen = true
+		a.shrink(at.part.standing(a.limit))
+		a.lapses = at.lapses
 	}
 }
 
@@ -69,7 +71,7 @@ func (a *account) refit(p *part) {
 	if !a.standing {
 		return
 	}
-	s := a.limit.Standing(p.Parts, p.Index)
+	s := p.standing(a.limit)
 	a.Share = s
 	a.level = min(a.level, float64(s.Cap))
 	a.rest = a.limit.Total().Cap - s.Cap
@@ -87,7 +89,7 @@ func (a *account) change(limit *Limit) {
 		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, 0
 	case a.standing:
 		p := a.owner.part.Load()
-		s := limit.Standing(p.Parts, p.Index)
+		s := p.standing(limit)
 		a.level = min(a.level+float64(s.Cap-a.Cap), float64(s.Cap))
 		if !limit.Kind.Calendar() {
 			a.level = max(a.level, 0)
@@ -120,17 +122,17 @@ func part64(x, num, den int64) int64 {
 func (a *account) turn(at *instant) {
 	back := at.wall < a.begin
 	a.setPeriod(at)
-	a.subjects = nil
-	a.epoch = 0
-	a.sync = accountSync{queued: a.sync.queued}
-	if back || !at.part.ownsFrom(a.begin) {
-		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, 0
+	a.subjects, a.spent, a.epoch = nil, 0, 0
+	a.sync = accountSync{queued: a.sync.queued, lastUse: a.sync.lastUse, scanned: a.sync.scanned, firstUse: a.sync.firstUse, demand: a.sync.demand, steady: a.sync.steady}
+	if back || !at.part.ownsFrom(a.begin) || a.owner.isHot(a.id, a.period) {
+		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, a.limit.Total().Cap
 		return
 	}
 	a.standing = true
-	a.Share = a.limit.Standing(at.part.Parts, at.part.Index)
+	a.Share = at.part.standing(a.limit)
 	a.level = float64(a.Cap)
 	a.rest = a.limit.Total().Cap - a.Cap
+	a.sync.low = a.level / 2
 }
 
 func (a *account) setPeriod(at *instant) {
@@ -158,13 +160,19 @@ func (a *account) spend(subject *[16]byte) bool {
 		if !a.take(Micro) {
 			return false
 		}
+		a.spent += Micro
+		a.sync.subjects = append(a.sync.subjects, *subject)
 		if a.subjects == nil {
 			a.subjects = &subjects{}
 		}
 		a.subjects.add(subject)
 		return true
 	}
-	return a.take(Micro)
+	if !a.take(Micro) {
+		return false
+	}
+	a.spent += Micro
+	return true
 }
 
 // unspend undoes spend, for a request that another limit refused.
@@ -173,11 +181,15 @@ func (a *account) unspend(subject *[16]byte, added bool) {
 	case Concurrency:
 		a.inUse = max(a.inUse-Micro, 0)
 	case DistinctDay:
-		if added && a.subjects.remove(subject) {
+		// One that was told to the pool already stays counted.
+		if i := slices.Index(a.sync.subjects, *subject); added && i >= 0 && a.subjects.remove(subject) {
+			a.sync.subjects = slices.Delete(a.sync.subjects, i, i+1)
 			a.put(Micro)
+			a.spent -= Micro
 		}
 	default:
 		a.put(Micro)
+		a.spent -= Micro
 	}
 }
 

@@ -34,13 +34,6 @@ func (b *bucket) take(n int64) bool {
 // put gives back what was taken.
 func (b *bucket) put(n int64) { b.level = min(b.level+float64(n), float64(b.Cap)) }
 
-// grow adds a share with tokens in it.
-func (b *bucket) grow(s Share, tokens int64) {
-	b.Rate += s.Rate
-	b.Cap += s.Cap
-	b.put(tokens)
-}
-
 // shrink lowers the share to at most s; tokens beyond its capacity go.
 func (b *bucket) shrink(s Share) {
 	b.Share = b.Share.min(s)

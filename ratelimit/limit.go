@@ -181,28 +181,28 @@ type Share struct{ Rate, Cap int64 }
 // min is the smaller of two shares, each figure by itself.
 func (s Share) min(o Share) Share { return Share{min(s.Rate, o.Rate), min(s.Cap, o.Cap)} }
 
-// Standing is the part of the limit that every sidecar holds without asking:
-// of parts sidecars, the one with an index. Alone it is the whole limit. Of
-// several, all of them together hold half of it and the pool the rest, so that
-// the first to need more gets it at once. Of a limit of few requests the
-// sidecars of the lowest indices hold one each.
-func (l *Limit) Standing(parts, index int) Share {
-	total := l.Total()
-	switch {
-	case parts <= 0:
+// Standing is the part of a limit that every sidecar holds without asking: of
+// parts sidecars, the one with an index. Alone it has the whole rate. Of several,
+// all of them together have half of it and the pool the rest, so that the first
+// to need more gets it at once. What a sidecar that dies has not spent of a
+// calendar quota is lost for the day: of that a part is a hundredth. Of a limit
+// of few requests the sidecars of the lowest indices hold one each.
+func Standing(kind Kind, total Share, parts, index int) Share {
+	if parts <= 0 {
 		return Share{}
+	}
+	n := int64(parts)
+	s := Share{Rate: total.Rate / 2 / n, Cap: total.Cap / 2 / n}
+	switch {
+	case kind.Calendar():
+		s.Cap = min(s.Cap, total.Cap/100/n)
 	case parts == 1:
 		return total
-	}
-	s := Share{Rate: total.Rate / 2 / int64(parts), Cap: total.Cap / 2 / int64(parts)}
-	if l.Kind.Calendar() {
-		// What is not spent when a sidecar dies is lost for the day: keep it small.
-		s.Cap = min(s.Cap, max(total.Cap/8/int64(parts), Micro))
 	}
 	s.Cap -= s.Cap % Micro
 	if s.Cap < Micro {
 		if int64(index) >= total.Cap/Micro {
-			return Share{} // a bucket that can never hold one request is of no use
+			return Share{} // a bucket that never holds a whole request is of no use
 		}
 		s.Cap = Micro
 	}

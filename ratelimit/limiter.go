@@ -16,23 +16,29 @@ type Limiter struct {
 	seed   maphash.Seed
 	shards [64]shard
 
-	part atomic.Pointer[part]
-	// Until when the shares hold, and until when the standing parts do, on the
-	// clock of Query.Elapsed.
-	heldUntil, standUntil atomic.Int64
-	heard                 atomic.Int64 // when the last answered Sync was sent
+	part  atomic.Pointer[part]
+	lease atomic.Pointer[lease]
 
 	syncer
+}
+
+// lease is until when shares hold, on the clock of Query.Elapsed. Immutable.
+type lease struct {
+	sent                  time.Duration // when the last answered Sync was sent
+	heldUntil, standUntil time.Duration // of shares, and of standing parts
+	lapses                uint64        // how often heldUntil has passed before now
 }
 
 type shard struct {
 	mu       sync.RWMutex
 	accounts map[string]*account
+	hot      map[HotLimit]bool // of these this tenure holds nothing it was not lent
 }
 
 // part is which part of every limit this sidecar holds without asking.
 type part struct {
 	Parts, Index int
+	whole        bool // there is no pool: every limit is wholly here
 	gen          uint64
 	// Unknown until since (elapsed): whoever held this part before may have spent
 	// from it and not have said so. Buckets of this part are empty then, and fill.
@@ -45,13 +51,21 @@ type part struct {
 // ownsFrom tells whether this part of a calendar period is surely unspent.
 func (p *part) ownsFrom(begin int64) bool { return !p.spent || begin >= p.wallSince }
 
+// standing is the part of a limit.
+func (p *part) standing(l *Limit) Share {
+	if p.whole {
+		return l.Total()
+	}
+	return Standing(l.Kind, l.Total(), p.Parts, p.Index)
+}
+
 // instant is one moment of a Limiter: read once a request.
 type instant struct {
 	elapsed time.Duration
 	wall    int64 // Unix nanoseconds
 	part    *part
-	fallen  bool // the shares' lease has lapsed
-	gone    bool // the standing parts' too
+	lapses  uint64 // of the lease of shares, up to now
+	gone    bool   // the standing parts' has lapsed too
 }
 
 // Query is one request to be paid for.
@@ -119,6 +133,7 @@ func (h Hold) Release() {
 		if a != nil {
 			a.mu.Lock()
 			a.inUse = max(a.inUse-Micro, 0)
+			a.owner.wants(a, nil, false)
 			a.mu.Unlock()
 		}
 	}
@@ -128,27 +143,33 @@ func (h Hold) Release() {
 // pool. For one sidecar without Redis, and for tests.
 func Solo() *Limiter {
 	l := newLimiter(Options{})
-	l.part.Store(&part{Parts: 1})
-	l.heldUntil.Store(math.MaxInt64)
-	l.standUntil.Store(math.MaxInt64)
+	l.part.Store(&part{Parts: 1, whole: true})
+	l.lease.Store(&lease{heldUntil: math.MaxInt64, standUntil: math.MaxInt64})
 	return l
 }
 
 func newLimiter(o Options) *Limiter {
 	l := &Limiter{o: o, seed: maphash.MakeSeed()}
 	l.part.Store(&part{})
+	l.lease.Store(&lease{})
 	for i := range l.shards {
-		l.shards[i].accounts = map[string]*account{}
+		l.shards[i].accounts, l.shards[i].hot = map[string]*account{}, map[HotLimit]bool{}
 	}
 	return l
 }
 
 func (l *Limiter) instant(q *Query) instant {
-	return instant{
-		elapsed: q.Elapsed, wall: q.Now.UnixNano(), part: l.part.Load(),
-		fallen: int64(q.Elapsed) >= l.heldUntil.Load(),
-		gone:   int64(q.Elapsed) >= l.standUntil.Load(),
+	return l.instantAt(q.Elapsed, q.Now)
+}
+
+func (l *Limiter) instantAt(elapsed time.Duration, now time.Time) instant {
+	// The lease first: a part read after it is no older than it.
+	ls := l.lease.Load()
+	at := instant{elapsed: elapsed, wall: now.UnixNano(), part: l.part.Load(), lapses: ls.lapses, gone: elapsed >= ls.standUntil}
+	if elapsed >= ls.heldUntil {
+		at.lapses++
 	}
+	return at
 }
 
 // Spend pays for one request from all limits that apply, at most LimitsMax, or
@@ -224,7 +245,7 @@ func (l *Limiter) pay(limit *Limit, q *Query, at *instant, out *Outcome, i int) 
 		if !limit.Shadow {
 			out.Refused, out.RetryAfter = limit, a.retry(at)
 		}
-		l.wants(a, true)
+		l.wants(a, at, true)
 		a.mu.Unlock()
 		return nil, false
 	}
@@ -233,7 +254,7 @@ func (l *Limiter) pay(limit *Limit, q *Query, at *instant, out *Outcome, i int) 
 		out.hold.add(a)
 	}
 	a.state(st, at)
-	l.wants(a, false)
+	l.wants(a, at, false)
 	a.mu.Unlock()
 	return a, added
 }
@@ -313,20 +334,28 @@ func (l *Limiter) find(limit *Limit, at *instant) *account {
 // standing part: whole, unless somebody may have spent from that before.
 func (l *Limiter) open(limit *Limit, at *instant) *account {
 	p := at.part
-	a := &account{id: limit.ID, owner: l, limit: limit, gen: p.gen, standing: true}
+	a := &account{id: limit.ID, owner: l, limit: limit, gen: p.gen, standing: true, lapses: at.lapses}
 	a.setPeriod(at)
-	a.Share = limit.Standing(p.Parts, p.Index)
-	a.at = at.elapsed
-	a.level = float64(a.Cap)
-	if p.spent {
-		switch {
-		case limit.Kind == Rate:
-			a.at, a.level = p.since, 0
-		case limit.Kind.Calendar() && !p.ownsFrom(a.begin):
-			a.level = 0
-		}
+	if l.shard(limit.ID).hot[HotLimit{a.id, a.period}] { // find holds the shard's lock
+		a.standing = false
+		a.rest = limit.Total().Cap
+		a.at = at.elapsed
+		return a
 	}
+	a.Share = p.standing(limit)
+	a.at = at.elapsed
 	a.rest = limit.Total().Cap - a.Cap
+	switch {
+	case p.spent && limit.Kind == Rate:
+		a.at = p.since // empty then, and filling since
+	case limit.Kind.Calendar() && !p.ownsFrom(a.begin):
+	default:
+		a.level = float64(a.Cap)
+	}
+	a.sync.low = a.level / 2
+	if limit.Kind == Rate {
+		a.sync.last = at.elapsed // of others the pool hears at once
+	}
 	return a
 }
 

@@ -180,7 +180,7 @@ func TestStandingPartsFit(t *testing.T) {
 				l := &Limit{ID: "x", Kind: kind, Rate: float64(burst), Burst: burst, Amount: burst}
 				var sum Share
 				for i := range n {
-					s := l.Standing(n+(i*7)%3, i)
+					s := Standing(kind, l.Total(), n+(i*7)%3, i)
 					sum.Rate, sum.Cap = sum.Rate+s.Rate, sum.Cap+s.Cap
 				}
 				if total := l.Total(); n > 1 && (sum.Rate > total.Rate || sum.Cap > total.Cap) {

@@ -1,24 +1,607 @@
 package ratelimit
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Options tunes a Limiter.
-type Options struct{}
+// Options makes a Limiter.
+type Options struct {
+	// ID is the sidecar's name: stable over restarts, different on each.
+	ID string
+	// Alone: the caller holds a lock that no other process of this ID can hold, so
+	// that whoever had the seat before is known to have ended.
+	Alone bool
+	// Pool is where shares come from.
+	Pool Pool
+	// Elapsed is CLOCK_BOOTTIME (registry.NewBootClock), Now the wall clock.
+	Elapsed func() time.Duration
+	Now     func() time.Time
+	Log     *slog.Logger
 
-// accountSync is what the sync loop keeps of an account.
+	// Hold is how long a share holds without word from the pool; beyond it the
+	// sidecar falls back on its standing part. Default 8s.
+	Hold time.Duration
+	// Stand is how long the standing part holds. Default 70s, longer than any lease
+	// of the register.
+	Stand time.Duration
+	// Beat is the longest time between two requests to the pool. Default 1s.
+	Beat time.Duration
+	// Timeout bounds one request. Default 1s.
+	Timeout time.Duration
+}
+
+// The loop's own figures.
+const (
+	tick         = 20 * time.Millisecond  // between looks at the accounts in use
+	gapMin       = 4 * time.Millisecond   // between two requests
+	ahead        = 60 * time.Millisecond  // how much demand a share should hold tokens for
+	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
+	headroom     = 200 * time.Millisecond // how much refill it should have empty capacity for
+	fresh        = 800 * time.Millisecond // figures of limits in use are told this often
+	idleAfter    = 2 * time.Second
+	steadySpan   = 3 * time.Second       // over which the part of the rate follows demand
+	shortOf      = 0.6                   // of its part of the rate: who holds less is short
+	lotTime      = 20 * time.Millisecond // of the whole rate: what is worth giving back
+	backoffMin   = 50 * time.Millisecond
+	backoffMax   = 800 * time.Millisecond
+	itemsMax     = 256
+	subjectsMax  = 1024 // told in one item
+	degradeAfter = 3    // beats without an answer
+)
+
+// accountSync is what the sync loop keeps of an account; guarded by its mu.
 type accountSync struct {
-	attempts uint64 // spends tried, refused ones too, since the last sync
-	queued   bool   // on the loop's list
-	changed  bool   // the limit's figures changed
+	attempts uint64 // spends tried, refused ones too, since last scanned
+	since    uint64 // the same since last told
+	low      float64
+	queued   bool // on the loop's list
+	urgent   bool // fell below low
+	changed  bool // the limit's figures changed, or an answer got lost
+	recalled bool // somebody is short
+	inflight bool
+
+	demand    float64 // millionths a second, of late
+	steady    float64 // and over a longer time
+	firstUse  time.Duration
+	told      int64 // demand in the last request
+	scanned   time.Duration
+	lastUse   time.Duration
+	last      time.Duration // when the last request that mentions it was sent
+	notBefore time.Duration // no urgent request
+	backoff   time.Duration
+	lastAsk   time.Duration
+	asks      int // in a row
+	lastNag   time.Duration
+	fleet     int64 // demand of the fleet
+	free      int64 // the pool's tokens
+	room      int64 // and its empty capacity
+	dry       bool  // the last answer gave less than asked
+	starved   bool  // or the rate is less than the part of demand
+	subjects  [][16]byte
 }
 
 // syncer is the loop's part of a Limiter.
-type syncer struct{}
+type syncer struct {
+	bell    chan struct{}
+	queueMu sync.Mutex
+	queue   []*account // newly in use
 
-// wants tells the loop about an account, when it should know. The caller holds
-// the account's mu.
-func (l *Limiter) wants(*account, bool) {}
+	// The loop's own.
+	active  []*account
+	tenure  uint64
+	beat    uint64
+	notice  uint64
+	sentAt  time.Duration
+	fleetAt time.Duration
+	seen    map[uint64]sighting // of other seats, by tenure
+	acked   int                 // parts the pool knows of
+	mine    atomic.Uint64       // tenure, for the goroutine that is woken
+	woken   atomic.Bool         // the pool calls everybody
+	gain    atomic.Bool         // the pool has something for this sidecar
+	calls   atomic.Int64
+	failing bool
+}
 
-func (l *Limiter) degraded(time.Duration) bool { return false }
+type sighting struct {
+	beat uint64
+	at   time.Duration
+}
+
+// New makes a Limiter that shares its limits with others through a Pool. It
+// holds nothing until Run has heard of the pool.
+func New(o Options) (*Limiter, error) {
+	if o.ID == "" || o.Pool == nil || o.Elapsed == nil {
+		return nil, errors.New("ratelimit: needs an ID, a Pool and the clock of leases")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Hold = cmp.Or(o.Hold, 8*time.Second)
+	o.Stand = max(cmp.Or(o.Stand, 70*time.Second), o.Hold)
+	o.Beat = cmp.Or(o.Beat, time.Second)
+	o.Timeout = cmp.Or(o.Timeout, time.Second)
+	l := newLimiter(o)
+	l.bell = make(chan struct{}, 1)
+	l.seen = map[uint64]sighting{}
+	return l, nil
+}
+
+// wants tells the loop about an account that was used. The caller holds its
+// mu; at is nil when nothing was spent.
+func (l *Limiter) wants(a *account, at *instant, refused bool) {
+	if l.bell == nil {
+		return
+	}
+	s := &a.sync
+	l.enlist(a)
+	if at != nil && !s.urgent && (refused || a.available() < s.low) && at.elapsed >= s.notBefore {
+		s.urgent = true
+		l.ring()
+	}
+}
+
+func (l *Limiter) ring() {
+	select {
+	case l.bell <- struct{}{}:
+	default:
+	}
+}
+
+// Ready tells whether this sidecar holds a part of the limits, without which
+// it refuses everything that is limited.
+func (l *Limiter) Ready() bool {
+	p := l.part.Load()
+	return p.whole || p.Parts > 0
+}
+
+// Status is how a Limiter stands towards its pool.
+type Status struct {
+	Ready    bool
+	Degraded bool          // see Outcome
+	Heard    time.Duration // since the last answered request was sent
+	Parts    int           // among how many the standing parts are
+	Accounts int
+	Calls    int64 // requests to the pool so far
+}
+
+// Status tells how it stands.
+func (l *Limiter) Status() Status {
+	st := Status{Ready: l.Ready(), Parts: l.part.Load().Parts, Accounts: l.Len(), Calls: l.calls.Load()}
+	if l.o.Elapsed != nil {
+		now := l.o.Elapsed()
+		st.Heard, st.Degraded = now-l.lease.Load().sent, l.degraded(now)
+	}
+	return st
+}
+
+func (l *Limiter) degraded(elapsed time.Duration) bool {
+	return l.bell != nil && elapsed-l.lease.Load().sent > degradeAfter*l.o.Beat
+}
+
+func (l *Limiter) isHot(id, period string) bool {
+	s := l.shard(id)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.hot[HotLimit{id, period}]
+}
+
+// Run moves shares until ctx ends; then it gives everything back, and the
+// Limiter refuses what is limited. Stop serving before.
+func (l *Limiter) Run(ctx context.Context) error {
+	var rings sync.WaitGroup
+	if w, ok := l.o.Pool.(Waker); ok {
+		rings.Go(func() { w.Wake(ctx, l.hint) })
+	}
+	defer rings.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			l.leave(context.WithoutCancel(ctx))
+			return nil
+		case <-l.bell:
+		case <-timer.C:
+		}
+		if wait := l.sentAt + gapMin - l.o.Elapsed(); l.beat > 0 && wait > 0 {
+			// What comes in a burst goes into one request.
+			timer.Reset(wait)
+			select {
+			case <-ctx.Done():
+				continue
+			case <-timer.C:
+			}
+		}
+		timer.Reset(l.step(ctx))
+	}
+}
+
+// step sends what is due and says when to look again.
+func (l *Limiter) step(ctx context.Context) time.Duration {
+	l.takeQueue()
+	woken := l.woken.Swap(false)
+	now := l.o.Elapsed()
+	at := l.instantAt(now, l.o.Now())
+	if l.gain.Swap(false) {
+		l.unblock()
+	}
+	req, asked := l.compose(&at)
+	parts := at.part.Parts
+	if len(req.Items) > 0 || woken || l.beat == 0 || now-l.sentAt >= l.o.Beat || parts == 0 && now-l.sentAt >= tick || parts != l.acked {
+		l.exchange(ctx, req, asked, now)
+	}
+	if len(l.active) > 0 || parts == 0 || l.part.Load().Parts != l.acked {
+		return tick
+	}
+	return max(l.sentAt+l.o.Beat-l.o.Elapsed(), tick)
+}
+
+// hint is called when the pool has something to say.
+func (l *Limiter) hint(h Hint) {
+	switch {
+	case h.Tenure != 0:
+		if h.Tenure != l.mine.Load() {
+			return
+		}
+		l.gain.Store(true)
+	case h.ID == "" || !l.recall(h):
+		l.woken.Store(true)
+	}
+	l.ring()
+}
+
+// recall marks an account whose limit others want. What the pool was never told
+// of here is learnt from the notice itself: false.
+func (l *Limiter) recall(h Hint) bool {
+	s := l.shard(h.ID)
+	s.mu.RLock()
+	a, hot := s.accounts[h.ID], s.hot[HotLimit{h.ID, h.Period}]
+	s.mu.RUnlock()
+	if a == nil {
+		return hot
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.standing {
+		return false
+	}
+	if a.period == h.Period && !a.sync.starved && !a.sync.dry {
+		a.sync.recalled, a.sync.fleet = true, h.Demand
+		l.enlist(a)
+	}
+	return true
+}
+
+// enlist puts an account on the loop's list. The caller holds its mu.
+func (l *Limiter) enlist(a *account) {
+	if a.sync.queued {
+		return
+	}
+	a.sync.queued = true
+	l.queueMu.Lock()
+	l.queue = append(l.queue, a)
+	first := len(l.queue) == 1
+	l.queueMu.Unlock()
+	if first {
+		l.ring()
+	}
+}
+
+// unblock lets every account that waits for more ask again.
+func (l *Limiter) unblock() {
+	for _, a := range l.active {
+		a.mu.Lock()
+		if a.sync.dry {
+			a.sync.notBefore, a.sync.urgent = a.sync.last+backoffMin, true
+		}
+		a.mu.Unlock()
+	}
+}
+
+// takeQueue moves what is newly in use to the loop's list.
+func (l *Limiter) takeQueue() {
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	l.active = append(l.active, l.queue...)
+	clear(l.queue)
+	l.queue = l.queue[:0]
+}
+
+// exchange sends one request and takes over what the answer says.
+func (l *Limiter) exchange(ctx context.Context, req *Request, asked []*account, now time.Duration) {
+	l.beat++
+	req.Seat, req.Tenure, req.Beat, req.Parts, req.Notice = l.o.ID, l.tenure, l.beat, l.part.Load().Parts, l.notice
+	req.Dead = l.tenure == 0 && l.o.Alone
+	if req.Fleet = now-l.fleetAt >= l.o.Beat; req.Fleet {
+		req.Claims = l.claims(now)
+	}
+	l.sentAt = now
+	l.calls.Add(1)
+	cctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
+	rep, err := l.o.Pool.Sync(cctx, req)
+	cancel()
+	if err == nil && (rep.Stale || len(rep.Items) != len(req.Items) && rep.Tenure == req.Tenure) {
+		err = errors.New("ratelimit: the pool answered something else")
+	}
+	if err != nil {
+		if !l.failing && ctx.Err() == nil {
+			l.o.Log.WarnContext(ctx, "limits: pool out of reach, going on with the last shares", "err", err)
+		}
+		l.failing = true
+		l.lost(req, asked)
+		return
+	}
+	l.acked = req.Parts
+	if l.failing {
+		l.o.Log.InfoContext(ctx, "limits: pool answers again")
+		l.failing = false
+	}
+	l.adoptReply(req, rep, asked, now)
+}
+
+// lost handles a request without an answer: what it gave back is not held any
+// more, whether it arrived or not, and all it said is said again.
+func (l *Limiter) lost(req *Request, asked []*account) {
+	for i, a := range asked {
+		a.mu.Lock()
+		a.sync.inflight, a.sync.changed = false, true
+		if a.period == req.Items[i].Period {
+			a.sync.subjects = append(a.sync.subjects, req.Items[i].Subjects...)
+		}
+		a.sync.notBefore = l.sentAt + backoffMax/2
+		a.mu.Unlock()
+	}
+}
+
+// claims says which seats have been silent for longer than their leases. Each
+// is watched from when its last beat was first seen, which is after that was
+// sent; the margin is for the rates of two clocks.
+func (l *Limiter) claims(now time.Duration) (claims []Claim) {
+	margin := func(d time.Duration) time.Duration { return d + d/20 + 250*time.Millisecond }
+	for tenure, s := range l.seen {
+		if silent := now - s.at; silent > margin(l.o.Hold) {
+			claims = append(claims, Claim{Tenure: tenure, Beat: s.beat, Gone: silent > margin(l.o.Stand)})
+		}
+	}
+	return claims
+}
+
+func (l *Limiter) sight(seats []Seat, now time.Duration) {
+	seen := make(map[uint64]sighting, len(seats))
+	for _, s := range seats {
+		if s.Tenure == l.tenure {
+			continue
+		}
+		was, ok := l.seen[s.Tenure]
+		if !ok || was.beat != s.Beat {
+			was = sighting{s.Beat, now}
+		}
+		seen[s.Tenure] = was
+	}
+	l.seen = seen
+}
+
+// adoptReply takes over an answer: first the part, then the notices, which are
+// older than what became of the items, then that.
+func (l *Limiter) adoptReply(req *Request, rep *Reply, asked []*account, sent time.Duration) {
+	fresh := rep.Tenure != l.tenure
+	if fresh {
+		l.newTenure(rep, req, asked)
+	}
+	l.takePart(rep, fresh)
+	l.renew(sent)
+	if req.Fleet {
+		l.fleetAt = sent
+		l.sight(rep.Seats, l.o.Elapsed())
+	}
+	at := l.instantAt(l.o.Elapsed(), l.o.Now())
+	for i := range rep.Notices {
+		l.heed(&rep.Notices[i], &at)
+	}
+	l.notice = rep.Notice
+	if fresh {
+		return
+	}
+	for i, a := range asked {
+		l.credit(a, &req.Items[i], &rep.Items[i], &at)
+	}
+}
+
+// renew extends the leases, from when the request was sent. When the old lease
+// of shares has passed meanwhile, every account falls back once, also those
+// nobody touched in between.
+func (l *Limiter) renew(sent time.Duration) {
+	old := l.lease.Load()
+	next := &lease{sent: sent, heldUntil: sent + l.o.Hold, standUntil: sent + l.o.Stand, lapses: old.lapses}
+	if l.o.Elapsed() >= old.heldUntil {
+		next.lapses++
+	}
+	l.lease.Store(next)
+}
+
+func (l *Limiter) takePart(rep *Reply, fresh bool) {
+	old := l.part.Load()
+	if !fresh && old.Parts == rep.Parts && old.Index == rep.Index {
+		return
+	}
+	next := &part{Parts: rep.Parts, Index: rep.Index, gen: old.gen + 1, spent: rep.Spent, since: old.since, wallSince: old.wallSince}
+	if fresh || old.Parts == 0 {
+		next.since, next.wallSince = l.o.Elapsed(), l.o.Now().UnixNano()
+		for _, h := range rep.Hot {
+			s := l.shard(h.ID)
+			s.mu.Lock()
+			s.hot[h] = true
+			s.mu.Unlock()
+		}
+	} else {
+		next.spent = old.spent
+	}
+	l.part.Store(next)
+}
+
+// newTenure: this sidecar was taken for gone, or has just come. Nothing it held
+// is its own any more.
+func (l *Limiter) newTenure(rep *Reply, req *Request, asked []*account) {
+	l.tenure, l.beat = rep.Tenure, max(req.Beat, 1)
+	l.mine.Store(l.tenure)
+	l.part.Store(&part{gen: l.part.Load().gen + 1, spent: true})
+	for _, a := range asked {
+		a.mu.Lock()
+		a.sync.inflight = false
+		a.mu.Unlock()
+	}
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		clear(s.hot)
+		accounts := make([]*account, 0, len(s.accounts))
+		for _, a := range s.accounts {
+			accounts = append(accounts, a)
+		}
+		s.mu.Unlock()
+		for _, a := range accounts {
+			a.mu.Lock()
+			a.Share, a.level, a.standing, a.epoch, a.spent, a.subjects = Share{}, 0, false, 0, 0, nil
+			a.sync.changed, a.sync.subjects = a.sync.queued, nil
+			a.mu.Unlock()
+		}
+	}
+}
+
+// heed follows a notice about a limit.
+func (l *Limiter) heed(n *Notice, at *instant) {
+	key := HotLimit{n.ID, n.Period}
+	s := l.shard(n.ID)
+	s.mu.Lock()
+	if n.Cold {
+		delete(s.hot, key)
+	}
+	a, hot := s.accounts[n.ID], s.hot[key]
+	s.mu.Unlock()
+	if n.Cold {
+		l.heedCold(n, a, at)
+		return
+	}
+	if a == nil {
+		if hot || at.part.Parts == 0 {
+			return // nothing is held of it
+		}
+		a = l.find(n.limit(), at)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dead || a.period != n.Period {
+		return
+	}
+	a.sync.recalled = true
+	a.sync.fleet = n.Demand
+	if !a.sync.queued {
+		a.sync.queued = true
+		l.active = append(l.active, a)
+	}
+	l.ring()
+}
+
+// heedCold: the record that this account last spoke with is gone, every
+// sidecar's standing part whole again. An account in a request on its way has
+// spoken with a later one.
+func (l *Limiter) heedCold(n *Notice, a *account, at *instant) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := &a.sync
+	if a.epoch != n.Epoch || a.standing || s.inflight || s.changed || a.period != n.Period {
+		return
+	}
+	a.fit(nil, at)
+	a.standing, a.epoch = true, 0
+	a.Share = at.part.standing(a.limit)
+	a.level = float64(a.Cap)
+	a.rest = a.limit.Total().Cap - a.Cap
+	s.low = a.level / 2
+	if !s.queued {
+		s.queued = true // to be evicted
+		l.active = append(l.active, a)
+	}
+}
+
+// limit is what a notice says of one, for a sidecar that never saw it.
+func (n *Notice) limit() *Limit {
+	l := &Limit{ID: n.ID, Kind: n.Kind, Amount: n.Total.Cap / Micro}
+	if n.Kind == Rate {
+		l.Rate, l.Burst = float64(n.Total.Rate)/Micro, n.Total.Cap/Micro
+	}
+	return l
+}
+
+// credit takes over what became of one item.
+func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := &a.sync
+	s.inflight = false
+	if a.period != it.Period || a.dead {
+		return // a new day has begun meanwhile
+	}
+	a.fit(nil, at)
+	a.standing, a.epoch = false, r.Epoch
+	more := Share{Rate: r.Held.Rate - it.Held.Rate, Cap: r.Held.Cap - it.Held.Cap}
+	if at.elapsed < l.lease.Load().heldUntil || more.Rate < 0 || more.Cap < 0 {
+		a.Rate, a.Cap = max(a.Rate+more.Rate, 0), max(a.Cap+more.Cap, 0)
+		a.level = min(a.level+float64(r.Granted), float64(a.Cap))
+	}
+	a.rest = r.Rest
+	s.fleet, s.free, s.room = r.Demand, r.Free, r.Room
+	if r.Short {
+		s.recalled = true
+	}
+	s.dry = r.Granted < it.Ask/2
+	s.starved = a.limit.Kind == Rate && s.steady > 0 && float64(a.Rate) < shortOf*min(float64(r.Target), s.steady)
+	switch {
+	case it.Ask == 0:
+	case r.Granted >= Micro && s.dry:
+		s.backoff = backoffMin
+	case s.dry:
+		s.backoff = min(max(2*s.backoff, backoffMin), backoffMax)
+	default:
+		s.backoff = 0
+	}
+	// Ask no more often than about once in twenty requests.
+	wait := s.backoff
+	if s.dry && s.demand > 0 {
+		wait = max(wait, time.Duration(min(20/s.demand*Micro, 1)*float64(time.Second)))
+		if a.limit.Kind != Rate {
+			wait = s.backoff
+		}
+	}
+	s.notBefore = at.elapsed + wait
+	s.low = l.wanted(a) / 2
+	if a.available() < s.low {
+		s.urgent = true // as soon as it may
+	}
+}
+
+// wanted is how many tokens the account should hold, in millionths.
+func (l *Limiter) wanted(a *account) float64 {
+	s := &a.sync
+	switch a.limit.Kind {
+	case Concurrency:
+		return max(Micro, math.Ceil(float64(a.inUse)/4/Micro)*Micro)
+	case Rate:
+		n := s.demand / Micro * ahead.Seconds()
+		return (n + 1.5*math.Sqrt(n) + 1) * Micro
+	}
+	return math.Ceil(s.demand/Micro*aheadQuota.Seconds()+1) * Micro
+}

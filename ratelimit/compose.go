@@ -1,0 +1,341 @@
+package ratelimit
+
+import (
+	"context"
+	"math"
+	"time"
+)
+
+// compose looks at every account in use and collects what is due. What an item
+// gives back is not held from here on.
+func (l *Limiter) compose(at *instant) (*Request, []*account) {
+	req := &Request{}
+	var asked []*account
+	if l.tenure == 0 || at.part.Parts == 0 {
+		return req, nil
+	}
+	keep := l.active[:0]
+	for _, a := range l.active {
+		a.mu.Lock()
+		if a.dead {
+			a.mu.Unlock()
+			continue
+		}
+		a.fit(nil, at)
+		a.sync.scan(at.elapsed)
+		if len(req.Items) < itemsMax {
+			if it, due := l.item(a, at); due {
+				req.Items = append(req.Items, it)
+				asked = append(asked, a)
+			}
+		}
+		switch a.resting(at.elapsed) {
+		case staysInUse:
+			keep = append(keep, a)
+		case parked:
+			a.sync.queued = false
+		case evictable:
+			a.dead = true
+		}
+		dead := a.dead
+		a.mu.Unlock()
+		if dead {
+			s := l.shard(a.id)
+			s.mu.Lock()
+			if s.accounts[a.id] == a {
+				delete(s.accounts, a.id)
+			}
+			s.mu.Unlock()
+		}
+	}
+	clear(l.active[len(keep):])
+	l.active = keep
+	return req, asked
+}
+
+type resting int
+
+const (
+	staysInUse resting = iota
+	parked             // the pool knows all there is to know
+	evictable          // nobody but the map knows it
+)
+
+// resting tells whether the loop may forget an account.
+func (a *account) resting(now time.Duration) resting {
+	s := &a.sync
+	if s.inflight || s.changed || s.urgent || s.recalled || now-s.lastUse < idleAfter || len(s.subjects) > 0 {
+		return staysInUse
+	}
+	switch {
+	case a.standing && a.limit.Kind.Calendar() && a.spent == 0, a.standing && a.limit.Kind == Rate && a.level >= float64(a.Cap),
+		a.standing && a.limit.Kind == Concurrency && a.inUse == 0:
+		return evictable
+	case !a.standing && s.told == 0 && (a.limit.Kind != Rate || a.Rate == 0):
+		return parked
+	}
+	return staysInUse
+}
+
+// scan updates the estimate of demand: requests a second, over a fifth of a
+// second or as long as it takes to see eight.
+func (s *accountSync) scan(now time.Duration) {
+	dt := now - s.scanned
+	if s.scanned == 0 {
+		dt = tick
+	}
+	if dt < tick/2 {
+		return
+	}
+	if s.attempts > 0 {
+		s.lastUse = now
+	}
+	n := float64(s.attempts) * Micro
+	s.since += s.attempts
+	s.attempts, s.scanned = 0, now
+	span := 200 * time.Millisecond
+	if s.demand > 0 {
+		span = time.Duration(min(max(8*Micro/s.demand, 0.2), 3) * float64(time.Second))
+	}
+	s.demand = ewma(s.demand, n, dt, span)
+	// The part of the rate follows more slowly: bursts are met with tokens.
+	if s.firstUse == 0 {
+		s.firstUse = now - dt
+	}
+	s.steady = ewma(s.steady, n, dt, max(span, min(now-s.firstUse, steadySpan)))
+	if now-s.lastUse >= idleAfter {
+		s.demand, s.steady, s.firstUse = 0, 0, 0
+	}
+}
+
+// ewma is the moving average of a rate after n more in dt.
+func ewma(old, n float64, dt, span time.Duration) float64 {
+	f := math.Exp(-dt.Seconds() / span.Seconds())
+	return old*f + n/dt.Seconds()*(1-f)
+}
+
+// lot is how many tokens of a rate are worth a request to the pool.
+func (a *account) lot() float64 {
+	t := a.limit.Total()
+	return max(min(float64(t.Rate)*lotTime.Seconds(), float64(t.Cap)/50), Micro)
+}
+
+// room is how much empty capacity the account needs for what it refills
+// beyond what is spent.
+func (a *account) room() int64 {
+	return int64(max(float64(a.Rate)-a.sync.demand, 0)*headroom.Seconds() + a.lot())
+}
+
+// item decides whether the pool should hear of an account, and what.
+func (l *Limiter) item(a *account, at *instant) (Item, bool) {
+	s := &a.sync
+	if s.inflight {
+		return Item{}, false
+	}
+	now := at.elapsed
+	want := l.wanted(a)
+	idle := now-s.lastUse >= idleAfter && len(s.subjects) == 0
+	if idle {
+		want = float64(l.keep(a, at))
+	}
+	s.low = want / 2
+	it := Item{ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing}
+	give := a.surplus(&it, want, now, idle)
+	ask := !idle && now >= s.notBefore && a.available() < s.low
+	if !a.due(now, ask, give, idle) {
+		return Item{}, false
+	}
+	l.giveBack(a, &it, want, give, idle)
+	if ask {
+		l.ask(a, &it, want, now)
+	}
+	it.Demand = int64(s.steady)
+	it.Level, it.Spent = max(int64(a.available()), 0), a.spent
+	it.Idle = idle && (it.Kind != Rate || a.level >= float64(a.Cap))
+	n := min(len(s.subjects), subjectsMax)
+	it.Subjects = append([][16]byte(nil), s.subjects[:n]...)
+	s.subjects = append(s.subjects[:0], s.subjects[n:]...)
+	s.told, s.last, s.since = it.Demand, now, 0
+	s.urgent, s.changed, s.recalled, s.inflight = false, false, false, true
+	return it, true
+}
+
+// keep is what an account that nobody uses goes on holding.
+func (l *Limiter) keep(a *account, at *instant) int64 {
+	total := a.limit.Total().Cap
+	if a.limit.Kind.Calendar() && a.sync.recalled || total < 20*Micro*int64(at.part.Parts) {
+		return 0
+	}
+	return min(Micro, at.part.standing(a.limit).Cap)
+}
+
+// gift is what an account can do without.
+type gift struct {
+	rate   int64
+	tokens int64
+	any    bool
+}
+
+// surplus works out what to give back: everything when nobody uses the limit
+// and the bucket is whole; when others are short, what is beyond the own part
+// of the demand; else tokens beyond what is needed, now and then.
+func (a *account) surplus(it *Item, want float64, now time.Duration, idle bool) (g gift) {
+	s := &a.sync
+	level := a.available()
+	spare := int64(max(level-want, 0))
+	if it.Kind != Rate {
+		spare -= spare % Micro
+	}
+	switch {
+	case idle && it.Kind == Rate:
+		if level >= float64(a.Cap) || s.recalled || a.Rate == 0 {
+			g = gift{rate: a.Rate, tokens: spare}
+		}
+	case idle:
+		g.tokens = spare
+	case s.recalled:
+		if s.fleet > 0 {
+			target := float64(it.Total.Rate) * min(s.steady/float64(s.fleet), 1)
+			g.rate = max(a.Rate-int64(target*1.02), 0)
+		}
+		g.tokens = spare
+	case !a.standing && it.Kind == Rate && s.room > 0 && level > want+a.lot():
+		g.tokens = spare
+	case !a.standing && it.Kind != Rate && level > 2*want+2*Micro && now-s.last >= 250*time.Millisecond:
+		g.tokens = spare
+	}
+	g.any = float64(g.rate) > (1-shortOf)*float64(a.Rate) || g.tokens >= Micro || g.rate > 0 && g.rate == a.Rate
+	return g
+}
+
+// due tells whether it is time to speak of an account.
+func (a *account) due(now time.Duration, ask bool, g gift, idle bool) bool {
+	s := &a.sync
+	since := now - s.last
+	switch {
+	case ask, s.changed:
+		return true
+	case g.any:
+		return true
+	case idle:
+		s.urgent, s.recalled = false, false
+		return !a.standing && s.told != 0 && since >= tick
+	case a.limit.Kind != Rate:
+	case a.standing:
+		// The pool's part of the rate refills only what was lent.
+		if float64(a.Cap)-a.level > a.lot() && s.demand > float64(a.Rate) {
+			return true
+		}
+	case since >= backoffMin && s.since >= 16 && s.drifted():
+		return true
+	case since >= tick && s.room > 0 && s.free < s.room && a.level+(float64(a.Rate)-s.demand)*2*tick.Seconds() > float64(a.Cap):
+		return true // about to overflow, and there is room elsewhere
+	}
+	if !s.urgent || now >= s.notBefore {
+		s.urgent = false
+	}
+	s.recalled = false
+	return s.since > 0 && since >= fresh
+}
+
+// drifted tells whether demand is far from what the pool was told.
+func (s *accountSync) drifted() bool {
+	return math.Abs(s.steady-float64(s.told)) > 0.25*max(s.steady, float64(s.told))
+}
+
+// giveBack takes a gift out of the account and writes it into the item, with
+// what stays.
+func (l *Limiter) giveBack(a *account, it *Item, want float64, g gift, idle bool) {
+	switch it.Kind {
+	case Rate:
+		a.Rate -= g.rate
+		a.Cap -= g.tokens
+		a.level -= float64(g.tokens)
+		it.Returned = g.tokens
+		room := a.room()
+		if idle {
+			room = 0
+		}
+		// Empty capacity is of use to whoever refills.
+		if empty := a.Cap - int64(math.Ceil(a.level)); empty > room+room/2 {
+			a.Cap -= empty - room
+		}
+		if !idle {
+			it.AskCap = max(room-(a.Cap-int64(a.level)), 0)
+		}
+	case Concurrency:
+		a.Cap -= g.tokens
+		it.Returned = g.tokens
+	default:
+		a.level -= float64(g.tokens)
+		a.Cap = max(int64(a.level), 0)
+	}
+	it.Held = a.Share
+}
+
+// ask asks for tokens up to want, and more each time in a row.
+func (l *Limiter) ask(a *account, it *Item, want float64, now time.Duration) {
+	s := &a.sync
+	if now-s.lastAsk < 2*ahead {
+		s.asks = min(s.asks+1, 3)
+	} else {
+		s.asks = 0
+	}
+	s.lastAsk = now
+	n := (want - a.available()) * float64(int(1)<<s.asks)
+	if it.Kind != Rate {
+		n = math.Ceil(n/Micro) * Micro
+	}
+	it.Ask = min(max(int64(n), Micro), it.Total.Cap)
+	// Others may hold what the pool does not have.
+	others := a.rest - s.free - int64(2*float64(s.fleet)*ahead.Seconds())
+	if (s.starved || s.dry && others >= max(it.Total.Cap/20, Micro)) && now-s.lastNag >= max(2*s.backoff, 4*backoffMin) {
+		s.lastNag = now
+		it.Nag = true
+	}
+}
+
+// leave gives up everything and the seat.
+func (l *Limiter) leave(ctx context.Context) {
+	if l.tenure == 0 {
+		return
+	}
+	old := l.part.Load()
+	at := l.instantAt(l.o.Elapsed(), l.o.Now())
+	l.part.Store(&part{gen: old.gen + 1})
+	l.lease.Store(&lease{sent: l.lease.Load().sent, lapses: at.lapses + 1})
+	req := &Request{}
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.RLock()
+		for _, a := range s.accounts {
+			a.mu.Lock()
+			a.advance(at.elapsed)
+			it := Item{ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing, Spent: a.spent, Subjects: a.sync.subjects}
+			it.Returned = int64(a.available())
+			whole := a.standing && a.spent == 0 && it.Returned >= a.Cap
+			a.Share, a.level, a.standing = Share{}, 0, false
+			a.mu.Unlock()
+			if !whole {
+				req.Items = append(req.Items, it)
+			}
+		}
+		s.mu.RUnlock()
+	}
+	for first := true; first || len(req.Items) > 0; first = false {
+		n := min(len(req.Items), itemsMax)
+		l.beat++
+		part := &Request{
+			Seat: l.o.ID, Tenure: l.tenure, Beat: l.beat, Parts: old.Parts, Notice: l.notice,
+			Items: req.Items[:n], Leave: n == len(req.Items),
+		}
+		req.Items = req.Items[n:]
+		cctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
+		_, err := l.o.Pool.Sync(cctx, part)
+		cancel()
+		if err != nil {
+			l.o.Log.WarnContext(ctx, "limits: shares not given back; they lapse", "err", err)
+			return
+		}
+	}
+}
