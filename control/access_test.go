@@ -43,6 +43,9 @@ var bodies = map[string]string{
 	"issue-notice":          `{"subject":{"kind":"product","id":"FP-1001"},"reason":"x","effective_at":"2001-01-01T00:00:00Z"}`,
 	"deny-token":            `{"what":"kid","issuer":"x","value":"x","reason":"x","expires_at":"2001-01-01T00:00:00Z"}`,
 	"lift-token-denial":     `{}`,
+	"make-token":            `{"name":"x","expires_at":"2001-01-01T00:00:00Z"}`,
+	"invite":                `{"email":"dev@wattlebird.example"}`,
+	"accept-invitation":     `{"code":"x"}`,
 }
 
 type operation struct{ method, path, id, description string }
@@ -229,7 +232,7 @@ func TestADeveloperSeesWhyItIsSuspendedButNotByWhom(t *testing.T) {
 func TestTokenFile(t *testing.T) {
 	t.Run("expiry, and a change without a restart", func(t *testing.T) {
 		w := newWorld(t)
-		entries := slices.Clone(people)
+		entries := slices.Clone(programs)
 		entries[0].Expires = time.Now().Add(-time.Second).Format(time.RFC3339)
 		entries = append(entries, control.TokenEntry{Name: "new@agency.example", Permissions: []string{"auditor"}})
 		if r := w.call("new@agency.example", "GET", "/v1/products", nil); r.status != 401 {

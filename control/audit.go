@@ -178,6 +178,10 @@ func (c *call) subjectOf(x any) string {
 		return "entity/" + x.ABN.String()
 	case *registry.Subscription:
 		return "subscription/" + x.SSID
+	case memberView:
+		return "entity/" + x.Entity.String()
+	case invitationView:
+		return "entity/" + x.Entity.String()
 	case decisionView:
 		return "decision/" + x.ID
 	case explanation:

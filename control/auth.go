@@ -103,15 +103,11 @@ func LoadTokens(path string, log *slog.Logger) (*Tokens, error) {
 // Authenticate looks the bearer token up. Every entry is compared in constant
 // time, so that the time taken says nothing of how close a guess was.
 func (t *Tokens) Authenticate(r *http.Request) (registry.Actor, error) {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
+	given, ok := bearer(r)
+	if !ok {
 		return registry.Actor{}, errUnauthenticated
 	}
-	scheme, bearer, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") || bearer == "" || len(bearer) > bearerBytesMax {
-		return registry.Actor{}, errUnauthenticated
-	}
-	sum := sha256.Sum256([]byte(bearer))
+	sum := sha256.Sum256([]byte(given))
 	var hit *token
 	tokens := t.current(r.Context())
 	for i := range tokens {

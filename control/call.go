@@ -19,15 +19,16 @@ import (
 // call is one request on its way through a handler. It belongs to the
 // goroutine that serves it.
 type call struct {
-	id    string // x-request-id
-	w     *recorder
-	r     *http.Request
-	route *route         // nil until one was found
-	actor registry.Actor // zero when nobody signed in
-	view  *registry.View // one for the whole request
-	at    registry.Time
-	query url.Values
-	body  []byte
+	id     string // x-request-id
+	w      *recorder
+	r      *http.Request
+	route  *route         // nil until one was found
+	actor  registry.Actor // zero when nobody signed in
+	person bool           // signed in at the console, not by a token
+	view   *registry.View // one for the whole request
+	at     registry.Time
+	query  url.Values
+	body   []byte
 }
 
 // recorder notes what was answered, for the access log and the metrics.

@@ -26,6 +26,7 @@ import (
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/registrytest"
 	"github.com/dspgate/dspgate/registry/sample"
 	"github.com/dspgate/dspgate/registry/translog"
@@ -37,6 +38,7 @@ import (
 type world struct {
 	t       testing.TB
 	url     string
+	api     http.Handler
 	store   *registrytest.Memory
 	link    *registrytest.Link // the control plane's to the store
 	sidecar *registrytest.Link // the sidecar's
@@ -51,7 +53,7 @@ type world struct {
 }
 
 // tokens of the sample world, by role. Their sums are in the token file.
-var people = []control.TokenEntry{
+var programs = []control.TokenEntry{
 	{Name: "operator@agency.example", Permissions: []string{"operator", "registrar"}},
 	{Name: "operator2@agency.example", Permissions: []string{"operator"}},
 	{Name: "officer@agency.example", Permissions: []string{"incident-officer"}},
@@ -104,10 +106,10 @@ func newWorld(t testing.TB) *world {
 	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
 	w.startAudit()
-	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit})
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: people.Types()})
 	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
 
-	writeTokens(t, w.tokens, people)
+	writeTokens(t, w.tokens, programs)
 	auth, err := control.LoadTokens(w.tokens, log)
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +148,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.api = h
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config = control.NewHTTPServer(h, log)
 	srv.Start()
@@ -153,7 +156,10 @@ func newWorld(t testing.TB) *world {
 	w.url = srv.URL
 	w.client = &http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
-	eventually(t, "the register takes commands", func() bool { return w.reg.Writing() })
+	eventually(t, "the register takes commands", func() bool {
+		_, err := w.reg.Casebook()
+		return err == nil && w.reg.Writing()
+	})
 	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Records(time.Now()), registry.Meta{Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/translog"
 )
 
@@ -200,6 +201,16 @@ func (s *server) routes() []route {
 		get("/v1/audit/entries", "list-audit-entries", "Entries of the audit log, the oldest first.", s.auditEntries).listsPlain(auditEntryView{}).by(auditor).filters("after").missing(),
 		get("/v1/audit/proofs", "get-audit-proof", "Proof that the log holds an entry, or that it extends what it was.", s.auditProofs).givesPlain(proofView{}).by(auditor).filters("entry", "size").missing(),
 
+		get("/v1/tokens", "list-tokens", "Your tokens for programs.", s.listTokens).listsPlain(tokenView{}),
+		post("/v1/tokens", "make-token", "Make a token for a program, which then acts as you.", with(s, s.makeToken)).givesPlain(tokenView{}).creating().byPeople(),
+		del("/v1/tokens/{id}", "revoke-token", "Revoke a token at once.", s.revokeToken).givesPlain(tokenView{}).unmatched(),
+		get("/v1/people", "list-people", "Who acts for an entity.", s.listPeople).listsPlain(memberView{}).filters("entity").tells("people").missing(),
+		del("/v1/people/{id}", "remove-person", "Somebody no longer acts for an entity.", s.removePerson).givesPlain(memberView{}).unmatched(),
+		get("/v1/invitations", "list-invitations", "Open invitations to act for an entity.", s.listInvitations).listsPlain(invitationView{}).filters("entity").tells("invitations").missing(),
+		post("/v1/invitations", "invite", "Invite a person to act for an entity.", with(s, s.invite)).givesPlain(invitationView{}).by(registrar | developer).creating(),
+		post("/v1/invitations/accept", "accept-invitation", "Act for the entity that invited you.", with(s, s.accept)).givesPlain(memberView{}).creating(),
+		del("/v1/invitations/{id}", "withdraw-invitation", "Take an invitation back.", s.withdraw).givesPlain(invitationView{}).unmatched(),
+
 		get("/v1/me", "get-me", "Who you are and, for a developer, your own entity and how it stands.", s.me).givesPlain(meView{}).tells("own page"),
 		get("/v1/register", "list-register", "The public register: whitelisted products.", s.listRegister).listsPlain(registerView{}).open().filters("product_id", "owner"),
 	}
@@ -217,7 +228,8 @@ type route struct {
 	data                      reflect.Type
 	list, recorded, creates   bool
 	tagged, matches, trims    bool
-	optional                  bool   // the body may be left out
+	optional                  bool // the body may be left out
+	peopleOnly                bool
 	absent                    bool   // 404 though no record is named
 	personal                  string // the personal data it shows, for the audit log
 	handle                    func(*call) (answer, error)
@@ -284,7 +296,11 @@ func (rt route) creating() route                { rt.creates = true; return rt }
 func (rt route) lenient() route { rt.optional, rt.matches = true, true; return rt }
 func (rt route) open() route    { rt.public = true; return rt }
 func (rt route) trimmed() route { rt.trims = true; return rt }
-func (rt route) missing() route { rt.absent = true; return rt }
+
+// byPeople: not for programs, whatever their permissions.
+func (rt route) byPeople() route  { rt.peopleOnly = true; return rt }
+func (rt route) unmatched() route { rt.matches = false; return rt }
+func (rt route) missing() route   { rt.absent = true; return rt }
 
 // tells: the answer holds personal data; each reading is put on record.
 func (rt route) tells(what string) route { rt.personal = what; return rt }
@@ -319,6 +335,8 @@ func (rt *route) permissionText() string {
 	switch {
 	case rt.public:
 		return "For everybody, without sign-in."
+	case rt.peopleOnly:
+		return "For: people signed in at the console."
 	case rt.allow == 0:
 		return "For everybody signed in; a developer sees its own entity only."
 	}
@@ -326,13 +344,7 @@ func (rt *route) permissionText() string {
 }
 
 func permissionWords(p registry.Permission) []string {
-	names := []string{}
-	for _, w := range []string{"operator", "incident-officer", "registrar", "assessor", "auditor", "developer"} {
-		if one, ok := registry.ParsePermission(w); ok && p&one != 0 {
-			names = append(names, w)
-		}
-	}
-	return names
+	return append([]string{}, people.Words(p)...) // [] where there is none, never null
 }
 
 // param is a query parameter.
@@ -468,7 +480,7 @@ func (s *server) serve(c *call, methods map[string]*route) error {
 func (s *server) admit(c *call) (err error) {
 	rt := c.route
 	if !rt.public {
-		if c.actor, err = s.auth.Authenticate(c.r); err != nil {
+		if c.actor, err = s.authenticate(c); err != nil {
 			return err
 		}
 	}
@@ -490,6 +502,9 @@ func (s *server) admit(c *call) (err error) {
 		if rt.path == "/v1/suspensions" { // by the subject in the body: see suspend
 			return s.refuseSuspend(c)
 		}
+		return forbidden(rt)
+	}
+	if rt.peopleOnly && !c.person {
 		return forbidden(rt)
 	}
 	return c.checkQuery()
