@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -337,4 +338,18 @@ func checkDenial(d *Denial) error {
 		return err
 	}
 	return checkTime("/expires_at", d.Expires)
+}
+
+// CheckSubject wants a subject that is in the register, in its one spelling: a
+// FieldError at the pointer, which gets /kind or /id added.
+func (v *View) CheckSubject(pointer string, s SubjectRef) error {
+	err := checkSubject(v, s)
+	var f *FieldError
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return Field(pointer+"/id", "no %s %s is in the register", s.Kind, truncate(s.ID, 60))
+	case errors.As(err, &f):
+		return &FieldError{Field: pointer + strings.TrimPrefix(f.Field, "/subject"), Err: f.Err}
+	}
+	return err
 }

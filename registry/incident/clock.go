@@ -117,7 +117,7 @@ func (x *Incident) Escalations(at registry.Time) []Escalation {
 			continue
 		}
 		span := registry.Time(within(c.Duty) / time.Millisecond)
-		all = append(all, Escalation{c.Duty, end - span/4, Soon}, Escalation{c.Duty, end, Overdue})
+		all = append(all, Escalation{c.Duty, end - span/4, Soon}, Escalation{c.Duty, end + 1, Overdue}) // met at the deadline is met
 	}
 	return all
 }

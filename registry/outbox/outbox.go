@@ -68,7 +68,7 @@ func (m Message) CaseKeys(add func(index, value string)) {
 	add("state", string(m.State))
 	add("about", m.About)
 	if m.State == Queued {
-		add("due", dueKey(m.NextAt))
+		add("next", dueKey(m.NextAt))
 	}
 }
 
@@ -178,7 +178,7 @@ func (w *Worker) Once(ctx context.Context, now registry.Time) error {
 	if err != nil {
 		return err
 	}
-	ids, _ := book.Find(registry.Query{Kind: "message", Where: []registry.Where{{Index: "due"}}, To: dueKey(now + 1), Limit: batchMax})
+	ids, _ := book.Find(registry.Query{Kind: "message", Where: []registry.Where{{Index: "next"}}, To: dueKey(now + 1), Limit: batchMax})
 	for _, id := range ids {
 		if ctx.Err() != nil {
 			return ctx.Err()
