@@ -114,7 +114,7 @@ func (p *Pool) Sync(_ context.Context, req *rl.Request) (*rl.Reply, error) {
 			me.parts = req.Parts
 		}
 		p.grant(req.Tenure, rep)
-		p.claim(req.Claims)
+		p.claim(req.Tenure, req.Claims)
 		for i := range req.Items {
 			rep.Items = append(rep.Items, p.item(req.Tenure, me, &req.Items[i]))
 		}
@@ -200,10 +200,10 @@ func (p *Pool) drop(tenure uint64, dirty bool) {
 	p.gen++
 }
 
-func (p *Pool) claim(claims []rl.Claim) {
+func (p *Pool) claim(by uint64, claims []rl.Claim) {
 	for _, c := range claims {
 		s := p.seats[c.Tenure]
-		if s == nil || s.beat != c.Beat && p.Plant != TrustClaims {
+		if s == nil || c.Tenure == by || s.beat != c.Beat && p.Plant != TrustClaims {
 			continue
 		}
 		if c.Gone {

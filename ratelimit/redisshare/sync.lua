@@ -1,0 +1,388 @@
+-- One request of a sidecar to the pool of limits, in one step: what it says it
+-- holds is written down, and what it may have is lent. No clock is read.
+-- ratelimittest.Pool is the same in Go, and this is tested against it.
+--
+-- KEYS fleet, hot, notices, then two for each item: record, subjects
+-- ARGV channel, seat, tenure, beat, parts, dead, leave, notice, fleet,
+--      claims (n, then tenure, beat, gone each),
+--      items (n, then 16 fields each, the last the number of their subjects, and those)
+--
+-- fleet: n counter, g generation, p parts, s notices, d<index> dirty,
+--        t<tenure> "index beat parts granted absent spent name"
+-- record: h "epoch version kind rate cap freerate freecap tok demand level gen",
+--         q the tenures that are short, longest first,
+--         t<tenure> "rate cap demand level spent state", state 0 in use, 1 idle, 2 implied
+local MICRO = 1000000
+local RATE, CONCURRENCY = 1, 2 -- of ratelimit.Kind; greater ones have a calendar
+local KEEP = 40 * 86400 -- seconds: longer than any period
+
+local fleet, hot, notices = KEYS[1], KEYS[2], KEYS[3]
+local channel, name, tenure = ARGV[1], ARGV[2], ARGV[3]
+local floor, max, min = math.floor, math.max, math.min
+local function int(n) return string.format('%.0f', n) end
+
+local seats -- of everybody, read when first needed
+local function numbers(s)
+  local t = {}
+  for w in string.gmatch(s, '%S+') do t[#t + 1] = tonumber(w) or w end
+  return t
+end
+local function seat(s)
+  local n = numbers(s)
+  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, spent = n[6] == 1, name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
+end
+local function everybody()
+  if not seats then
+    seats = {}
+    local all = redis.call('HGETALL', fleet)
+    for i = 1, #all, 2 do
+      local t = string.match(all[i], '^t(%d+)$')
+      if t then seats[t] = seat(all[i + 1]) end
+    end
+  end
+  return seats
+end
+local function bit(b) if b then return '1' end return '0' end
+local function put(t, s)
+  if seats then seats[t] = s end
+  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. bit(s.spent) .. ' ' .. s.name)
+end
+local function drop(t, s, dirty)
+  if dirty then redis.call('HSET', fleet, 'd' .. int(s.index), '1') end
+  redis.call('HDEL', fleet, 't' .. t)
+  if seats then seats[t] = nil end
+  redis.call('HINCRBY', fleet, 'g', 1)
+end
+local function ring(text) redis.call('PUBLISH', channel, text) end
+local function notify(text)
+  local seq = redis.call('HINCRBY', fleet, 's', 1)
+  redis.call('XADD', notices, 'MAXLEN', '~', 1000, int(seq) .. '-0', 'n', text)
+end
+
+-- standing is ratelimit.Standing.
+local function standing(kind, rate, cap, parts, index)
+  if parts <= 0 then return 0, 0 end
+  local r, c = floor(floor(rate / 2) / parts), floor(floor(cap / 2) / parts)
+  if kind > CONCURRENCY then
+    c = min(c, floor(floor(cap / 100) / parts))
+  elseif parts == 1 then
+    return rate, cap
+  end
+  c = c - c % MICRO
+  if c < MICRO then
+    if index >= floor(cap / MICRO) then return 0, 0 end
+    c = MICRO
+  end
+  return r, c
+end
+
+local reply = {tenure, 0, 0, 0, {}, 0, {}, 0, {}, {}}
+
+local function grant(t, s)
+  local parts = tonumber(redis.call('HGET', fleet, 'p') or '0')
+  if not s.granted then
+    for o, other in pairs(everybody()) do
+      if o ~= t and other.granted and other.parts < parts then return end
+    end
+    s.granted, s.parts = true, parts
+    s.spent = redis.call('HEXISTS', fleet, 'd' .. int(s.index)) == 1
+    reply[5] = redis.call('SMEMBERS', hot)
+  end
+  reply[2], reply[3], reply[4] = parts, s.index, tonumber(bit(s.spent))
+end
+
+local function join()
+  local taken, count = {}, 0
+  for t, s in pairs(everybody()) do
+    if ARGV[6] == '1' and s.name == name then
+      drop(t, s, true)
+    else
+      taken[s.index] = true
+      count = count + 1
+    end
+  end
+  local index = 0
+  while taken[index] do index = index + 1 end
+  local parts = tonumber(redis.call('HGET', fleet, 'p') or '0')
+  if count == 0 then parts = 0 end
+  local n = redis.call('HINCRBY', fleet, 'n', 1)
+  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, spent = false, name = name}
+  local need = max(parts, count + 1, index + 1)
+  redis.call('HSET', fleet, 'p', int(need))
+  if need > parts then ring('*') end
+  reply[1] = int(n)
+  grant(int(n), s)
+  put(int(n), s)
+end
+
+-- A record, read and written whole but for the entries of others.
+local function load(key, me)
+  local got = redis.call('HMGET', key, 'h', 'q', 't' .. me)
+  if not got[1] then return nil end
+  local n = numbers(got[1])
+  local r = {epoch = n[1], version = n[2], kind = n[3], rate = n[4], cap = n[5], frate = n[6], fcap = n[7], tok = n[8], demand = n[9], level = n[10], gen = n[11], q = {}}
+  for w in string.gmatch(got[2] or '', '%d+') do r.q[#r.q + 1] = w end
+  return r, got[3]
+end
+local function entry(s)
+  local n = numbers(s)
+  return {rate = n[1], cap = n[2], demand = n[3], level = n[4], spent = n[5], state = n[6]}
+end
+local function pack(e)
+  return int(e.rate) .. ' ' .. int(e.cap) .. ' ' .. int(e.demand) .. ' ' .. int(e.level) .. ' ' .. int(e.spent) .. ' ' .. int(e.state)
+end
+local function entries(key)
+  local all, out = redis.call('HGETALL', key), {}
+  for i = 1, #all, 2 do
+    local t = string.match(all[i], '^t(%d+)$')
+    if t then out[t] = entry(all[i + 1]) end
+  end
+  return out
+end
+
+local function create(key, it, gen)
+  local r = {epoch = redis.call('HINCRBY', fleet, 'n', 1), version = it.version, kind = it.kind, rate = it.rate, cap = it.cap, frate = it.rate, fcap = it.cap, demand = 0, level = 0, gen = gen, q = {}}
+  local mine
+  local function imply(t, rate, cap, spent)
+    local e = {rate = rate, cap = cap, demand = 0, level = cap, spent = spent, state = 2}
+    redis.call('HSET', key, 't' .. t, pack(e))
+    if t == tenure then mine = e end
+    r.frate, r.fcap, r.level = r.frate - rate, r.fcap - cap, r.level + cap
+  end
+  for t, s in pairs(everybody()) do
+    if s.granted and (t ~= tenure or it.standing) then
+      local rate, cap = standing(it.kind, it.rate, it.cap, s.parts, s.index)
+      imply(t, rate, cap, 0)
+    end
+  end
+  if not it.standing then -- of a record that was lost: it may hold more than its part, or less
+    imply(tenure, min(it.hrate, r.frate), min(it.hcap, r.fcap), it.spent)
+  end
+  r.tok = r.fcap
+  redis.call('SADD', hot, it.id .. ' ' .. it.period)
+  return r, mine
+end
+
+local function change(key, r, it)
+  r.frate, r.fcap, r.tok = r.frate + it.rate - r.rate, r.fcap + it.cap - r.cap, r.tok + it.cap - r.cap
+  r.version, r.rate, r.cap = it.version, it.rate, it.cap
+  for t, e in pairs(entries(key)) do
+    -- A sidecar that has not spoken of it takes the new figures' standing part.
+    local s = everybody()[t]
+    if e.state == 2 and s then
+      local rate, cap = standing(r.kind, r.rate, r.cap, s.parts, s.index)
+      local mr, mc = max(rate - e.rate, 0), max(cap - e.cap, 0)
+      e.rate, e.cap, e.level = e.rate + mr, e.cap + mc, e.level + mc
+      r.frate, r.fcap, r.tok, r.level = r.frate - mr, r.fcap - mc, r.tok - mc, r.level + mc
+      redis.call('HSET', key, 't' .. t, pack(e))
+    end
+  end
+end
+
+local function adopt(key, r, gen)
+  r.gen = gen
+  for t, e in pairs(entries(key)) do
+    local s = everybody()[t]
+    if not s or s.absent then
+      local krate, kcap = 0, 0
+      if s then
+        local rate, cap = standing(r.kind, r.rate, r.cap, s.parts, s.index)
+        krate, kcap = min(e.rate, rate), min(e.cap, cap)
+      end
+      r.frate, r.fcap = r.frate + e.rate - krate, r.fcap + e.cap - kcap
+      if r.kind == CONCURRENCY then r.tok = r.tok + e.cap - kcap end
+      local level = min(e.level, kcap)
+      r.demand, r.level = r.demand - e.demand, r.level + level - e.level
+      e.rate, e.cap, e.demand, e.level = krate, kcap, 0, level
+      if s then
+        redis.call('HSET', key, 't' .. t, pack(e))
+      else
+        redis.call('HDEL', key, 't' .. t)
+        for i = #r.q, 1, -1 do
+          if r.q[i] == t then table.remove(r.q, i) end
+        end
+      end
+    end
+  end
+end
+
+local function settle(r, e, it)
+  local hrate, hcap = min(it.hrate, e.rate), min(it.hcap, e.cap)
+  local back, returned = e.cap - hcap, it.returned
+  if r.kind > CONCURRENCY then returned = back - (it.spent - e.spent) end
+  r.frate, r.fcap = r.frate + e.rate - hrate, r.fcap + back
+  r.tok = min(r.tok + min(max(returned, 0), back), r.fcap)
+  local level = min(it.level, hcap)
+  r.demand, r.level = r.demand + it.demand - e.demand, r.level + level - e.level
+  e.rate, e.cap, e.demand, e.level, e.spent, e.state = hrate, hcap, it.demand, level, it.spent, it.idle and 1 or 0
+end
+
+local function count(key, r, it)
+  local known = {}
+  for i, h in ipairs(it.subjects) do
+    local by = redis.call('HGET', key, h)
+    known[i] = 0
+    if by and by ~= tenure then
+      known[i] = 1
+      r.tok = min(r.tok + MICRO, r.fcap)
+    elseif not by then
+      redis.call('HSET', key, h, tenure)
+    end
+  end
+  if #known > 0 then redis.call('EXPIRE', key, KEEP) end
+  return known
+end
+
+local function lend(r, e, it)
+  local target = e.rate
+  if r.demand > 0 and it.demand > 0 then target = floor(r.rate * (it.demand / r.demand)) end
+  local due = target
+  if r.fcap - r.tok < floor(r.cap / 8) then due = min(due, it.demand + floor(it.demand / 2)) end
+  local rate = min(due - e.rate, r.frate)
+  if it.idle and r.demand == 0 and r.fcap > r.tok and r.kind == RATE then rate = r.frate end
+  rate = max(rate, 0)
+
+  local part = 0.5
+  if r.demand > 0 then part = max(part, it.demand / r.demand) end
+  if r.kind > CONCURRENCY then part = part / 2 end
+  local bound = floor(r.tok * part)
+  bound = bound - bound % MICRO
+  local tokens = max(min(it.ask, max(bound, MICRO), r.tok), 0)
+  if r.kind ~= RATE then tokens = tokens - tokens % MICRO end
+  local room = 0
+  if r.kind == RATE then
+    local want = it.askcap
+    if rate > 0 and it.idle then want = r.fcap - r.tok end
+    room = max(min(want, r.fcap - r.tok), 0)
+  end
+  e.rate, e.cap, e.level = e.rate + rate, e.cap + tokens + room, e.level + tokens
+  if rate > 0 or tokens + room > 0 then e.state = 0 end
+  r.frate, r.fcap, r.tok, r.level = r.frate - rate, r.fcap - tokens - room, r.tok - tokens, r.level + tokens
+  return tokens, target
+end
+
+local function shortage(r, e, it, granted)
+  local due = 0
+  if r.demand > 0 then due = min(r.rate * (it.demand / r.demand), it.demand) end
+  local short = r.kind == RATE and e.rate < 0.6 * due or granted < floor(it.ask / 2)
+  local at
+  for i, t in ipairs(r.q) do
+    if t == tenure then at = i end
+  end
+  if short then
+    if not at then r.q[#r.q + 1] = tenure end
+    if it.nag then
+      notify(int(r.epoch) .. ' ' .. it.id .. ' ' .. it.period .. ' 0 ' .. int(r.kind) .. ' ' .. int(r.version) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.demand))
+      ring('R ' .. it.id .. ' ' .. it.period .. ' ' .. int(r.demand))
+    end
+  elseif at then
+    table.remove(r.q, at)
+  end
+end
+
+local function worth(r)
+  if r.kind ~= RATE then return r.tok >= MICRO end
+  return r.frate > floor(r.rate / 20) or r.tok >= max(floor(r.cap / 40), MICRO)
+end
+
+local function cold(key, r)
+  if r.kind > CONCURRENCY or r.demand ~= 0 or r.tok ~= r.fcap then return false end
+  for _, e in pairs(entries(key)) do
+    if e.state == 0 then return false end
+  end
+  return true
+end
+
+local function item(key, subjects, it, gen)
+  local r, mine = load(key, tenure)
+  local e
+  if r then
+    if mine then e = entry(mine) end
+    if it.version > r.version then
+      change(key, r, it)
+      mine = redis.call('HGET', key, 't' .. tenure)
+      if mine then e = entry(mine) end
+    end
+  else
+    r, e = create(key, it, gen)
+  end
+  if r.gen ~= gen then
+    adopt(key, r, gen)
+  end
+  e = e or {rate = 0, cap = 0, demand = 0, level = 0, spent = 0, state = 0}
+  settle(r, e, it)
+  local known = count(subjects, r, it)
+  local granted, target = lend(r, e, it)
+  shortage(r, e, it, granted)
+  if #r.q > 0 and r.q[1] ~= tenure and worth(r) then
+    ring('T ' .. table.remove(r.q, 1))
+  end
+  local h = int(r.epoch) .. ' ' .. int(r.version) .. ' ' .. int(r.kind) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.frate) .. ' ' .. int(r.fcap) .. ' ' .. int(r.tok) .. ' ' .. int(r.demand) .. ' ' .. int(r.level) .. ' ' .. int(r.gen)
+  redis.call('HSET', key, 'h', h, 'q', table.concat(r.q, ' '), 't' .. tenure, pack(e))
+  redis.call('EXPIRE', key, KEEP)
+  reply[10][#reply[10] + 1] = {r.epoch, r.version, r.rate, r.cap, e.rate, e.cap, granted, target, max(r.tok, 0), max(r.fcap - r.tok, 0), max(r.tok, 0) + r.level - e.level, r.demand, #r.q > 0 and 1 or 0, known}
+  if it.idle and cold(key, r) then
+    redis.call('DEL', key)
+    redis.call('SREM', hot, it.id .. ' ' .. it.period)
+    notify(int(r.epoch) .. ' ' .. it.id .. ' ' .. it.period .. ' 1 ' .. int(r.kind) .. ' ' .. int(r.version) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' 0')
+  end
+end
+
+local a = 10
+local function arg() a = a + 1 return ARGV[a - 1] end
+local claims = {}
+for i = 1, tonumber(arg()) do claims[i] = {arg(), tonumber(arg()), arg() == '1'} end
+
+local packed = tenure ~= '0' and redis.call('HGET', fleet, 't' .. tenure)
+local me = packed and seat(packed)
+if not me then
+  join()
+elseif tonumber(ARGV[4]) <= me.beat then
+  reply[6] = 1
+else
+  me.beat, me.absent = tonumber(ARGV[4]), false
+  if me.granted then me.parts = tonumber(ARGV[5]) end
+  grant(tenure, me)
+  put(tenure, me)
+  for _, c in ipairs(claims) do
+    local p = redis.call('HGET', fleet, 't' .. c[1])
+    local s = p and seat(p)
+    if s and s.beat == c[2] and c[1] ~= tenure then
+      if c[3] then
+        drop(c[1], s, true)
+      elseif not s.absent then
+        s.absent = true
+        put(c[1], s)
+        redis.call('HINCRBY', fleet, 'g', 1)
+      end
+    end
+  end
+  local n = tonumber(arg())
+  local gen = tonumber(n > 0 and redis.call('HGET', fleet, 'g') or '0') or 0
+  for i = 1, n do
+    local it = {id = arg(), period = arg(), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg())}
+    local flags, subjects = tonumber(arg()), tonumber(arg())
+    it.standing, it.nag, it.idle = flags % 2 == 1, floor(flags / 2) % 2 == 1, floor(flags / 4) % 2 == 1
+    it.subjects = {}
+    for j = 1, subjects do it.subjects[j] = arg() end
+    item(KEYS[2 + 2 * i], KEYS[3 + 2 * i], it, gen)
+  end
+  if ARGV[7] == '1' then drop(tenure, me, me.spent) end
+end
+
+reply[8] = tonumber(redis.call('HGET', fleet, 's') or '0')
+if reply[1] == tenure then
+  local last = tonumber(ARGV[8])
+  if reply[8] > last then
+    for _, n in ipairs(redis.call('XRANGE', notices, int(last + 1) .. '-0', '+', 'COUNT', 1000)) do
+      reply[7][#reply[7] + 1] = string.match(n[1], '^%d+') .. ' ' .. n[2][2]
+    end
+    if #reply[7] == 1000 then reply[8] = tonumber(string.match(reply[7][1000], '^%d+')) end
+  end
+end
+if ARGV[9] == '1' then
+  for t, s in pairs(everybody()) do
+    reply[9][#reply[9] + 1] = {t, s.beat, tonumber(bit(s.absent)), s.name}
+  end
+end
+return reply
