@@ -75,7 +75,7 @@ func fillPath(path string) string {
 		id = "fp-1001-prod"
 	case strings.Contains(path, "subscriptions"):
 		id = "0000123400"
-	case strings.Contains(path, "limits"):
+	case strings.HasPrefix(path, "/v1/limits"):
 		id = "product:FP-1001:x"
 	case strings.Contains(path, "services"):
 		id = "abr.lookup"

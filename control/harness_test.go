@@ -25,6 +25,7 @@ import (
 
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/registrytest"
@@ -50,6 +51,16 @@ type world struct {
 	tokens  string               // the token file
 	records map[authz.DecisionID]authz.Record
 	client  *http.Client
+	used    map[string]control.LimitUse // by account
+	usesErr error
+}
+
+func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
+	out := make([]control.LimitUse, len(limits))
+	for i, l := range limits {
+		out[i] = w.used[l.ID]
+	}
+	return out, w.usesErr
 }
 
 // tokens of the sample world, by role. Their sums are in the token file.
@@ -115,6 +126,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	h, err := control.New(control.Config{
+		Uses:     w.usesOf,
 		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit,
 		Decisions: control.Decisions{
 			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {

@@ -35,6 +35,12 @@ type tierBody struct {
 	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
+// limitAnswer is a limit that was set, with what one may not have meant.
+type limitAnswer struct {
+	registry.Limit
+	Warnings []string `json:"warnings,omitempty" doc:"It is set all the same."`
+}
+
 // tierView is one tier with what it says.
 type tierView struct {
 	ID       string           `json:"id"`
@@ -119,7 +125,15 @@ func (s *server) setLimit(c *call, in *limitUpdate) (answer, error) {
 
 func (s *server) putLimit(c *call, l registry.Limit, m registry.Meta, done outcome) (answer, error) {
 	r, err := s.reg.SetLimit(c.r.Context(), c.actor, l, m)
-	return changed(r, err, done)
+	a, err := changed(r, err, done)
+	if err == nil {
+		set := limitAnswer{Limit: r.Entry.Value}
+		if w := s.quotaWarning(c, &set.Limit, productOf(c.view, set.Subject)); w != "" {
+			set.Warnings = []string{w}
+		}
+		a.data = record{set, r.Entry.Revision}
+	}
+	return a, err
 }
 
 func (s *server) removeLimit(c *call) (answer, error) {

@@ -1,12 +1,14 @@
 package control_test
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -153,6 +155,92 @@ func TestPreviewSaysWhoWouldHaveBeenRefused(t *testing.T) {
 	} {
 		if e := w.call(operator, "POST", "/v1/limits/preview", body).refused(t, http.StatusUnprocessableEntity, "invalid"); e.Source.Pointer != pointer {
 			t.Errorf("%s: source %+v, want %s", body, e.Source, pointer)
+		}
+	}
+}
+
+type limitUse struct {
+	Name, Account, Service  string
+	Shadow                  bool
+	Amount, Used, Remaining *int64
+	Resets                  registry.Time `json:"resets_at"`
+	Refused                 uint64        `json:"refused_today"`
+	Observed                uint64        `json:"shadow_refused_today"`
+}
+
+// TestADeveloperSeesEveryLimitAndWhatItIsAt: in me and for one product, the
+// tier's, those in its place, and shadow ones.
+func TestADeveloperSeesEveryLimitAndWhatItIsAt(t *testing.T) {
+	w := newWorld(t)
+	var l registry.Limit
+	w.call(operator, "PUT", "/v1/limits/product:FP-1003:abr-rate", `{"amount":80,"burst":100}`).data(t, http.StatusOK, &l)
+	w.call(operator, "PUT", "/v1/limits/product:FP-1003:daily", `{"kind":"quota","period":"day","amount":500,"shadow":true}`).data(t, http.StatusOK, &l)
+	w.used = map[string]control.LimitUse{
+		"product:FP-1003:abr-rate": {Used: 30}, "product:FP-1003:daily": {Used: 600, Shadow: 7},
+		"subscription:0000300001:stic-people": {Used: 3, Refused: 2},
+	}
+	var me struct {
+		Products []struct {
+			ID     string
+			Limits []limitUse
+			Note   string `json:"limits_note"`
+		}
+	}
+	w.call(kookaburra, "GET", "/v1/me", nil).data(t, http.StatusOK, &me)
+	byAccount := map[string]limitUse{}
+	for _, p := range me.Products {
+		for _, l := range p.Limits {
+			byAccount[l.Account] = l
+		}
+		if p.Note != "" {
+			t.Errorf("%s: %s", p.ID, p.Note)
+		}
+	}
+	for account, want := range map[string][3]int64{
+		"product:FP-1003:abr-rate": {80, 30, 70}, "product:FP-1003:daily": {500, 600, 0}, "subscription:0000300001:stic-people": {200, 3, 197},
+		"product:FP-1003:piitr-people": {500, 0, 500}, "product:FP-1003:as-get-rate": {5, 0, 10},
+	} {
+		l, ok := byAccount[account]
+		if !ok || *l.Amount != want[0] || *l.Used != want[1] || *l.Remaining != want[2] {
+			t.Errorf("%s: %t %+v, want %v", account, ok, l, want)
+		}
+	}
+	if l := byAccount["product:FP-1003:daily"]; !l.Shadow || l.Observed != 7 || l.Resets == 0 {
+		t.Errorf("the observed one: %+v", l)
+	}
+	if l := byAccount["subscription:0000300001:stic-people"]; l.Refused != 2 || l.Service != "stic.validate" {
+		t.Errorf("the one of a subscription: %+v", l)
+	}
+	var of []limitUse
+	w.call(kookaburra, "GET", "/v1/products/FP-1003/limits?limit=100", nil).data(t, http.StatusOK, &of)
+	if len(of) < 10 || len(of) != len(byAccount) {
+		t.Errorf("%d of the product, %d in me", len(of), len(byAccount))
+	}
+	if r := w.call(wattlebird, "GET", "/v1/products/FP-1003/limits", nil); r.status != http.StatusNotFound {
+		t.Errorf("another's: %s", r)
+	}
+	w.usesErr, me.Products = errors.New("away"), nil
+	w.call(kookaburra, "GET", "/v1/me", nil).data(t, http.StatusOK, &me)
+	if p := me.Products[0]; p.Note == "" || len(p.Limits) == 0 || p.Limits[0].Used != nil {
+		t.Errorf("with the store away: %+v", p)
+	}
+}
+
+func TestAQuotaBelowWhatWasUsedIsSetWithAWarning(t *testing.T) {
+	w := newWorld(t)
+	w.used = map[string]control.LimitUse{"product:FP-1003:daily": {Used: 300}}
+	for body, warned := range map[string]bool{
+		`{"kind":"quota","period":"day","amount":301}`: false,
+		`{"kind":"quota","period":"day","amount":300}`: true,
+		`{"kind":"quota","period":"day","amount":10}`:  true,
+	} {
+		var l struct {
+			Amount   int64
+			Warnings []string
+		}
+		w.call(operator, "PUT", "/v1/limits/product:FP-1003:daily", body).data(t, http.StatusOK, &l)
+		if (len(l.Warnings) == 1) != warned || warned && !strings.Contains(l.Warnings[0], "amount") {
+			t.Errorf("%s: %v", body, l.Warnings)
 		}
 	}
 }

@@ -34,6 +34,8 @@ type meProduct struct {
 	Versions      []meVersion             `json:"versions"`
 	Entitlements  []registry.Entitlement  `json:"entitlements"`
 	Subscriptions []registry.Subscription `json:"subscriptions"`
+	Limits        []limitUseView          `json:"limits" doc:"Every limit that may apply, and what it is at over all sidecars."`
+	LimitsNote    string                  `json:"limits_note,omitempty" doc:"Why figures are missing."`
 }
 
 type meVersion struct {
@@ -84,6 +86,10 @@ func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscri
 	}
 	if out.Subscriptions == nil {
 		out.Subscriptions = []registry.Subscription{}
+	}
+	var known bool
+	if out.Limits, known = s.viewUses(c, p.ID, s.appliedTo(c.view, p, subs)); !known && s.uses != nil {
+		out.LimitsNote = usesUnknown
 	}
 	st := productStanding(c.view, p, c.at)
 	reason := standingReason(&st)

@@ -25,6 +25,7 @@ type Config struct {
 	Register  *registry.Register
 	Decisions Decisions // the zero value: explain answers 404
 	Changes   Changes   // nil: the listing of changes answers 503
+	Uses      LimitUses // nil: limits are shown without what was used of them
 	// Audit takes a leaf for every reading of personal data and shows the log. Nil: there is none.
 	Audit *translog.Log
 	Auth  Authenticator
@@ -57,6 +58,7 @@ type server struct {
 	decisions Decisions
 	changes   Changes
 	audit     *translog.Log
+	uses      LimitUses
 	auth      Authenticator
 	ready     func(context.Context) error
 	log       *slog.Logger
@@ -79,7 +81,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, audit: cfg.Audit, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	var err error
@@ -169,12 +171,13 @@ func (s *server) routes() []route {
 		put("/v1/services/{id}", "update-service", "Change a service.", with(s, s.updateService)).gives(registry.Service{}).about(registry.KindService, "id").by(registrar),
 
 		get("/v1/limits", "list-limits", "Limits by ID.", s.listLimits).lists(registry.Limit{}).filters("kind", "subject", "product_id", "removed"),
-		post("/v1/limits", "create-limit", "Set a limit of a subject, or of each product of a tier.", with(s, s.createLimit)).gives(registry.Limit{}).by(limiters).creating(),
+		post("/v1/limits", "create-limit", "Set a limit of a subject, or of each product of a tier.", with(s, s.createLimit)).gives(limitAnswer{}).by(limiters).creating(),
 		post("/v1/limits/preview", "preview-limit", "Replay recorded decisions against a proposed limit: who would have been refused.", with(s, s.previewLimit)).givesPlain(previewView{}).by(limiters),
 		get("/v1/limits/{id}", "get-limit", "One limit, by KIND:ID:NAME.", s.getLimit).gives(registry.Limit{}).about(registry.KindLimit, "id"),
-		put("/v1/limits/{id}", "set-limit", "Set a limit, by KIND:ID:NAME; it takes the place of the tier's of that name.", with(s, s.setLimit)).gives(registry.Limit{}).by(limiters),
+		put("/v1/limits/{id}", "set-limit", "Set a limit, by KIND:ID:NAME; it takes the place of the tier's of that name.", with(s, s.setLimit)).gives(limitAnswer{}).by(limiters),
 		del("/v1/limits/{id}", "remove-limit", "Take a limit away; where it stood for a tier's, that one holds again.", s.removeLimit).gives(registry.Limit{}).about(registry.KindLimit, "id").by(limiters),
 		get("/v1/tiers", "list-tiers", "The tiers, with their limits.", s.listTiers).listsPlain(tierView{}),
+		get("/v1/products/{id}/limits", "list-product-limits", "Every limit of a product, and what it is at over all sidecars.", s.listProductLimits).listsPlain(limitUseView{}).about(registry.KindProduct, "id"),
 		put("/v1/products/{id}/tier", "set-tier", "Put a product into a tier of limits.", with(s, s.setTier)).gives(registry.Product{}).about(registry.KindProduct, "id").by(limiters),
 
 		get("/v1/suspensions", "list-suspensions", "Suspensions, the latest first.", s.listSuspensions).lists(suspensionView{}).filters("kind", "subject", "active", "product_id"),

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +48,7 @@ func newLimitCmd(g *globals) *cobra.Command {
 			method: http.MethodPut, path: byName,
 		}),
 		writeCmd(g, write{use: "remove SUBJECT NAME", short: "Take a limit away", as: "operator", names: names, method: http.MethodDelete, path: byName}),
+		newProductLimitsCmd(g),
 		newLimitPreviewCmd(g),
 		newTierCmd(g),
 	)
@@ -170,4 +173,68 @@ func (g *globals) printPreview(p *preview) error {
 		rows = append(rows, []string{x.Account, fmt.Sprint(x.Refused), fmt.Sprint(x.Calls), x.First.String()})
 	}
 	return g.table(g.stdout, []string{"WHO", "REFUSED", "OF CALLS", "FIRST AT"}, rows)
+}
+
+// limitUseText is what one limit is at, in a line:
+// "abr-rate (abr.lookup, PROD): 50/s, burst 100; 3 used, 97 left".
+func limitUseText(u *client.LimitUse) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s): %s", u.Name, strings.Join(slices.DeleteFunc([]string{cmpOr(u.Service, "any service"), u.Environment.String(), u.Stage.String()},
+		func(s string) bool { return s == "" }), ", "), limitText(&registry.Limit{Kind: u.Kind, Amount: u.Amount, Burst: u.Burst, Period: u.Period}))
+	if u.Used != nil {
+		fmt.Fprintf(&b, "; %d used, %d left", *u.Used, *u.Remaining)
+	}
+	if u.Resets != 0 {
+		fmt.Fprintf(&b, " until %s", u.Resets)
+	}
+	if whose, _, _ := strings.Cut(u.Account, ":"); whose != "product" {
+		fmt.Fprintf(&b, "; of %s", strings.TrimSuffix(u.Account, ":"+u.Name))
+	}
+	if u.Refused > 0 {
+		fmt.Fprintf(&b, "; refused %d today", u.Refused)
+	}
+	if u.Shadow {
+		fmt.Fprintf(&b, "; only observed, would have refused %d today", u.Observed)
+	}
+	return b.String()
+}
+
+func newProductLimitsCmd(g *globals) *cobra.Command {
+	figure := func(n *int64) string {
+		if n == nil {
+			return "unknown"
+		}
+		return fmt.Sprint(*n)
+	}
+	columns := []column[client.LimitUse]{
+		{"ACCOUNT", func(u *client.LimitUse) string { return u.Account }},
+		{"LIMIT", func(u *client.LimitUse) string {
+			return limitText(&registry.Limit{Kind: u.Kind, Amount: u.Amount, Burst: u.Burst, Period: u.Period})
+		}},
+		{"SERVICE", func(u *client.LimitUse) string { return cmpOr(u.Service, "any") }},
+		{"USED", func(u *client.LimitUse) string { return figure(u.Used) }},
+		{"LEFT", func(u *client.LimitUse) string { return figure(u.Remaining) }},
+		{"RESETS", func(u *client.LimitUse) string { return u.Resets.String() }},
+		{"REFUSED TODAY", func(u *client.LimitUse) string { return fmt.Sprint(u.Refused) }},
+		{"SHADOW", func(u *client.LimitUse) string {
+			if !u.Shadow {
+				return "no"
+			}
+			return fmt.Sprintf("would have refused %d today", u.Observed)
+		}},
+	}
+	return connected(g, "operator", &cobra.Command{
+		Use: "use PRODUCT", Short: "Show every limit of a product and what it is at, over all sidecars", Args: exactArgs("PRODUCT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := g.connect()
+			if err != nil {
+				return err
+			}
+			items, raws, err := client.List[client.LimitUse](cmd.Context(), c, client.Path("products", args[0], "limits"), nil, math.MaxInt)
+			if err != nil {
+				return err
+			}
+			return printList(g, items, raws, columns)
+		},
+	})
 }

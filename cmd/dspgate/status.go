@@ -70,6 +70,12 @@ func (g *globals) printStatus(me *client.Me) error {
 			}
 			line("  subscription %s for %s: %s", s.SSID, s.ClientABN, nominated)
 		}
+		for i := range p.Limits {
+			line("  limit %s", limitUseText(&p.Limits[i]))
+		}
+		if p.LimitsNote != "" {
+			line("  %s", p.LimitsNote)
+		}
 	}
 	if len(me.Denials) == 0 {
 		return nil

@@ -160,8 +160,29 @@ type Me struct {
 		} `json:"versions"`
 		Entitlements  []registry.Entitlement  `json:"entitlements"`
 		Subscriptions []registry.Subscription `json:"subscriptions"`
+		Limits        []LimitUse              `json:"limits"`
+		LimitsNote    string                  `json:"limits_note"`
 	} `json:"products"`
 	Denials []Decision `json:"last_denials"`
+}
+
+// LimitUse is one limit and what it is at, over all sidecars.
+type LimitUse struct {
+	Name        string               `json:"name"`
+	Account     string               `json:"account"`
+	Kind        registry.LimitKind   `json:"kind"`
+	Service     string               `json:"service"`
+	Environment registry.Environment `json:"environment"`
+	Stage       registry.Stage       `json:"stage"`
+	Amount      int64                `json:"amount"`
+	Burst       int64                `json:"burst"`
+	Period      registry.Period      `json:"period"`
+	Shadow      bool                 `json:"shadow"`
+	Used        *int64               `json:"used"` // nil while it cannot be read
+	Remaining   *int64               `json:"remaining"`
+	Resets      registry.Time        `json:"resets_at"`
+	Refused     uint64               `json:"refused_today"`
+	Observed    uint64               `json:"shadow_refused_today"`
 }
 
 // Me reads who calls.
