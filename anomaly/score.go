@@ -88,11 +88,13 @@ func (s Score) Reasons() []Reason {
 }
 
 func (s Score) words(p Part) string {
+	// A mean extrapolated beyond what there ever was is no words to an operator.
+	expected := min(max(s.Expected, s.Low), s.High)
 	switch p {
 	case PartLevel:
 		return fmt.Sprintf("%.4g is outside the range it has kept, %.4g to %.4g", s.Value, s.Low, s.High)
 	case PartRhythm:
-		return fmt.Sprintf("%.4g where about %.4g is usual at this hour of the week", s.Value, s.Expected)
+		return fmt.Sprintf("%.4g where about %.4g is usual at this hour of the week", s.Value, expected)
 	case PartRarity:
 		return fmt.Sprintf("values like %.4g have hardly ever been seen", s.Value)
 	case PartDrift:
@@ -102,7 +104,7 @@ func (s Score) words(p Part) string {
 	case PartCreep:
 		return fmt.Sprintf("small steps have together widened its range more than twofold, to %.4g to %.4g", s.Low, s.High)
 	case PartMoment:
-		return fmt.Sprintf("a sudden change to %.4g where about %.4g is usual", s.Value, s.Expected)
+		return fmt.Sprintf("a sudden change to %.4g where about %.4g is usual", s.Value, expected)
 	}
 	return ""
 }

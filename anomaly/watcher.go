@@ -1,0 +1,393 @@
+package anomaly
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Signal is something told of a subject.
+type Signal struct {
+	Subject Subject
+	Name    SignalName
+	At      time.Time
+	// P is the tail probability of the value; 0 for a rule.
+	P float64
+	// Value is what was observed, in the words of Name.
+	Value float64
+	// Newcomer: its own past is too short, and it was held against that of all others.
+	Newcomer bool
+	// Reasons are the parts, in words, the most telling first.
+	Reasons []string
+}
+
+// Text is the signal in one sentence.
+func (s Signal) Text() string {
+	text := fmt.Sprintf("%s %s: %s %s", s.Subject.Kind, strconv.Quote(s.Subject.ID), number(s.Value), s.Name.Words())
+	for i, r := range s.Reasons {
+		if i == 0 {
+			text += ": "
+		} else {
+			text += "; "
+		}
+		text += r
+	}
+	return text
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }
+
+// WatcherConfig bounds a Watcher. The zero value of a field takes the default.
+type WatcherConfig struct {
+	// Subjects is how many have a past here at once, 2 to 45 KiB each; beyond it
+	// the one idle for longest is forgotten. Default 4096.
+	Subjects int
+	// Tell is the greatest tail probability that is told. Default 0.001: of an
+	// ordinary signal, one window in a thousand.
+	Tell float64
+	// Hold is how long a subject's mark stands after what earned it. Default 15m.
+	Hold time.Duration
+	// Grace is how long after a minute the reports of it are waited for. Default 15s.
+	Grace time.Duration
+	// Zone is where the hours of the day and the week are counted. Default UTC.
+	Zone *time.Location
+	// Parameters of the scorer. Default DefaultParameters.
+	Parameters *Parameters
+}
+
+// Watcher merges the reports of all sidecars by subject, so that a caller who
+// spreads over twenty of them is seen whole, and scores what each subject does
+// against its own past. Safe for concurrent use.
+type Watcher struct {
+	cfg    WatcherConfig
+	scorer *Scorer
+
+	mu           sync.Mutex
+	subjects     map[Subject]*profile
+	minute       int64            // the open minute, counted from 1970
+	reported     map[string]int64 // sidecars, and the last minute each reported of
+	whole        bool             // every sidecar that reported of the minute before has reported of this one
+	any          bool             // some sidecar reported of this minute
+	wholeMinutes int              // of this hour
+	others       population
+	refused      uint64
+}
+
+// NewWatcher makes a Watcher.
+func NewWatcher(cfg WatcherConfig) *Watcher {
+	cfg.Subjects = cmp.Or(cfg.Subjects, 4096)
+	cfg.Tell = cmp.Or(cfg.Tell, 0.001)
+	cfg.Hold = cmp.Or(cfg.Hold, 15*time.Minute)
+	cfg.Grace = cmp.Or(cfg.Grace, 15*time.Second)
+	if cfg.Zone == nil {
+		cfg.Zone = time.UTC
+	}
+	p := DefaultParameters()
+	if cfg.Parameters != nil {
+		p = *cfg.Parameters
+	}
+	return &Watcher{cfg: cfg, scorer: NewScorer(p), subjects: map[Subject]*profile{}, reported: map[string]int64{}}
+}
+
+// sidecarsMax bounds how many sidecars are told apart.
+const sidecarsMax = 4096
+
+// Merge adds a report. One of a minute that is over counts for the one that is
+// open: late is better than lost.
+func (w *Watcher) Merge(r *Report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	minute := r.From / 60
+	if _, ok := w.reported[r.Sidecar]; ok || len(w.reported) < sidecarsMax {
+		w.reported[r.Sidecar] = max(minute, w.reported[r.Sidecar])
+	}
+	w.any = true
+	for i := range r.Subjects {
+		s := &r.Subjects[i]
+		p := w.profile(s.Subject, r.From)
+		if p == nil {
+			continue
+		}
+		p.minute.Merge(&s.Tally)
+		p.last = max(p.last, r.From)
+	}
+}
+
+// profile is that of a subject, made when there is room for it.
+func (w *Watcher) profile(s Subject, at int64) *profile {
+	if p := w.subjects[s]; p != nil {
+		return p
+	}
+	if len(w.subjects) >= w.cfg.Subjects && !w.evict(at) {
+		w.refused++
+		return nil
+	}
+	p := &profile{first: at, last: at}
+	w.subjects[s] = p
+	return p
+}
+
+// idleMin is how long a subject must have been idle to make room for another:
+// or whoever comes with many names would drive out everybody's past.
+const idleMin = 3600
+
+// evict forgets about an eighth of the subjects, those idle for longest.
+func (w *Watcher) evict(at int64) bool {
+	type idle struct {
+		s    Subject
+		last int64
+	}
+	var all []idle
+	for s, p := range w.subjects {
+		if at-p.last >= idleMin {
+			all = append(all, idle{s, p.last})
+		}
+	}
+	slices.SortFunc(all, func(a, b idle) int {
+		return cmp.Or(cmp.Compare(a.last, b.last), compareSubjects(a.s, b.s))
+	})
+	all = all[:min(len(all), max(1, w.cfg.Subjects/8))]
+	for _, i := range all {
+		delete(w.subjects, i.s)
+	}
+	return len(all) > 0
+}
+
+// Tick looks at what has come in. It closes the open minute when the reports of
+// it are due, and an hour with its last minute; otherwise it looks at how far
+// the counts of the open windows have got. It returns what there is to tell.
+func (w *Watcher) Tick(now time.Time) []Signal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	minute := now.Add(-w.cfg.Grace).Unix() / 60
+	if w.minute == 0 {
+		w.minute = minute
+	}
+	var out []Signal
+	over := minute > w.minute
+	w.whole = w.complete()
+	if over && w.whole {
+		w.wholeMinutes++
+	}
+	for _, s := range w.inOrder(over) {
+		out = w.look(out, s, w.subjects[s], over)
+	}
+	if over {
+		if w.minute/60 != minute/60 {
+			w.others.fade()
+			w.wholeMinutes = 0
+		}
+		w.forgetSidecars()
+		w.minute = minute
+		w.any = false
+	}
+	slices.SortFunc(out, func(a, b Signal) int {
+		return cmp.Or(compareSubjects(a.Subject, b.Subject), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// inOrder are the subjects to look at: all of them, always in the same order,
+// when a minute is over, so that equal reports are scored equally; and those
+// with something to look at otherwise.
+func (w *Watcher) inOrder(over bool) []Subject {
+	out := make([]Subject, 0, len(w.subjects))
+	for s, p := range w.subjects {
+		if over || p.minute.Count[Requests] > 0 {
+			out = append(out, s)
+		}
+	}
+	if over {
+		slices.SortFunc(out, compareSubjects)
+	}
+	return out
+}
+
+func compareSubjects(a, b Subject) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
+}
+
+// complete tells whether every sidecar known to report has reported of the open
+// minute: what is missing would look like silence.
+func (w *Watcher) complete() bool {
+	for _, last := range w.reported {
+		if last < w.minute {
+			return false
+		}
+	}
+	return w.any
+}
+
+// silentMax is for how many minutes a sidecar that does not report is waited
+// for: then it has gone, and what there is is whole.
+const silentMax = 2
+
+func (w *Watcher) forgetSidecars() {
+	for s, last := range w.reported {
+		if w.minute-last >= silentMax {
+			delete(w.reported, s)
+		}
+	}
+}
+
+// local is when a minute began, in seconds of the zone's own clock.
+func (w *Watcher) local(minute int64) int64 {
+	t := time.Unix(minute*60, 0).In(w.cfg.Zone)
+	_, offset := t.Zone()
+	return t.Unix() + int64(offset)
+}
+
+// hourWhole is of how many minutes of an hour all reports must be there for its
+// silence to be believed.
+const hourWhole = 55
+
+// look scores one subject. Counts are told as soon as they are too large,
+// whatever is still to come; what is small is told, and learnt, only of a window
+// that is whole.
+func (w *Watcher) look(out []Signal, s Subject, p *profile, over bool) []Signal {
+	when := w.local(w.minute)
+	if n := p.minute.Count[Protected]; n > 0 && p.told[SignalProtected] == 0 {
+		p.told[SignalProtected] = 1
+		out = append(out, w.tell(p, Signal{Subject: s, Name: SignalProtected, Value: float64(n)}))
+	}
+	learn := over && w.whole
+	for name := range firstHourly {
+		value := name.minuteValue(&p.minute)
+		out = w.score(out, s, p, name, value, learn, when, 60)
+	}
+	if !over {
+		return out
+	}
+	p.endMinute()
+	hourOver := (w.minute+1)%60 == 0
+	for name := firstHourly; name < firstRule; name++ {
+		value := name.hourValue(p, &p.hour)
+		if hourOver || name.counting() {
+			out = w.score(out, s, p, name, value, hourOver && w.wholeMinutes >= hourWhole, when, 3600)
+		}
+	}
+	if hourOver {
+		p.endHour()
+	}
+	return out
+}
+
+// endMinute moves the minute into the hour.
+func (p *profile) endMinute() {
+	p.learnKnown()
+	p.hour.Merge(&p.minute)
+	p.minute.reset()
+	clear(p.told[:firstHourly])
+	p.told[SignalProtected] = 0
+}
+
+// dayFade is how much of a day an hour leaves.
+const dayFade = 1 - 1.0/24
+
+func (p *profile) endHour() {
+	p.mix.learn(&p.hour)
+	p.off = p.off*dayFade + float64(p.hour.Count[OffHours])
+	p.all = p.all*dayFade + float64(p.hour.Count[Requests])
+	p.hour.reset()
+	p.fresh = [sets]float64{}
+	clear(p.told[firstHourly:firstRule])
+}
+
+// reasonsMax is how many parts a signal names: the rest say the same.
+const reasonsMax = 3
+
+// again is by how much a probability must fall within a window to be told again.
+const again = 0.1
+
+func (w *Watcher) score(out []Signal, s Subject, p *profile, name SignalName, value float64, learn bool, when, step int64) []Signal {
+	var score Score
+	if value == 0 && !learn {
+		return out
+	}
+	if learn {
+		score = p.close(w.scorer, name, when, step, value)
+	} else {
+		score = p.peek(w.scorer, name, when, step, value)
+		if value <= score.Expected { // it may yet come
+			return out
+		}
+	}
+	signal := Signal{Subject: s, Name: name, P: score.P, Value: value}
+	switch {
+	case score.Ignored:
+		return out
+	case !score.Known:
+		signal.Newcomer = true
+		signal.P = w.others.tail(s.Kind, name, value)
+	case learn:
+		w.others.add(s.Kind, name, value)
+	}
+	if signal.P > w.cfg.Tell || p.told[name] != 0 && signal.P > again*p.told[name] {
+		return out
+	}
+	p.told[name] = signal.P
+	if signal.Newcomer {
+		signal.Reasons = []string{fmt.Sprintf("only one in %s of the others' is as large, and it has no past of its own yet", number(1/signal.P))}
+	}
+	reasons := score.Reasons()
+	for _, r := range reasons[:min(len(reasons), reasonsMax)] {
+		signal.Reasons = append(signal.Reasons, r.Text)
+	}
+	return append(out, w.tell(p, signal))
+}
+
+// ruleSurprise is what a rule counts in a mark.
+const ruleSurprise = 6
+
+// tell dates a signal and marks its subject.
+func (w *Watcher) tell(p *profile, s Signal) Signal {
+	s.At = time.Unix(w.minute*60, 0).UTC()
+	surprise := float64(ruleSurprise)
+	if s.P > 0 {
+		surprise = -math.Log10(s.P)
+	}
+	if at := w.minute * 60; surprise >= p.surprise || at >= p.until {
+		p.surprise, p.until = surprise, at+int64(w.cfg.Hold/time.Second)
+	}
+	return s
+}
+
+// Mark is the number of a subject that the decision path loads.
+type Mark struct {
+	Subject Subject
+	// Surprise is −log10 of the least tail probability lately: 3 is one in a
+	// thousand. 6 stands for a rule.
+	Surprise float64
+	Until    time.Time
+}
+
+// Marks are those that still stand.
+func (w *Watcher) Marks(now time.Time) []Mark {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []Mark
+	for s, p := range w.subjects {
+		if p.surprise > 0 && p.until > now.Unix() {
+			out = append(out, Mark{s, p.surprise, time.Unix(p.until, 0).UTC()})
+		}
+	}
+	slices.SortFunc(out, func(a, b Mark) int { return compareSubjects(a.Subject, b.Subject) })
+	return out
+}
+
+// Stats are what a Watcher holds.
+type Stats struct {
+	Subjects, Sidecars int
+	Refused            uint64 // subjects there was no room for
+}
+
+// Stats counts.
+func (w *Watcher) Stats() Stats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Stats{len(w.subjects), len(w.reported), w.refused}
+}
