@@ -14,6 +14,7 @@ const gcPercentLoading = 50
 
 var (
 	errDigest  = errors.New("the records held are not those the digest stands for")
+	errEpoch   = errors.New("its epoch went down")
 	errStalled = errors.New("the store stopped in the middle of the snapshot")
 )
 

@@ -35,7 +35,8 @@ type Log interface {
 type Pusher interface {
 	// Pushed returns the changes after a revision that came with wake-ups since it
 	// was last called, oldest first and without a gap; none when some were lost.
-	// Nobody vouches for them: they are verified as those of a poll are.
+	// Nobody vouches for them: they are verified as those of a poll are, and may
+	// come from a primary that was deposed.
 	Pushed(after Revision) []Change
 }
 
@@ -57,11 +58,11 @@ type Poll struct {
 
 // Ledger is where Register commits.
 type Ledger interface {
-	// Commit appends one change whose Revision is base+1 and writes its records
-	// in one atomic step. ErrFenced when fence is not the present epoch, ErrConflict
-	// when the head is not base; ErrNotDurable when committed on fewer replicas
+	// Commit appends one change whose Revision is that of base+1 and writes its
+	// records in one atomic step. ErrFenced when fence is not the present epoch,
+	// ErrConflict when the head is not base, in its digests too; ErrNotDurable when committed on fewer replicas
 	// than asked for; ErrUncertain when the outcome is unknown.
-	Commit(ctx context.Context, fence Epoch, base Revision, c *Change, head *Head) error
+	Commit(ctx context.Context, fence Epoch, base Mark, c *Change, head *Head) error
 
 	// Lead makes this control plane the writer: it raises and returns the epoch,
 	// unless another writer's claim, renewed within ttl, still stands (ErrFenced).
@@ -91,6 +92,17 @@ type Ledger interface {
 	// Changes reads the log after a revision, oldest first, for the audit and for listings.
 	Changes(ctx context.Context, after Revision, max int) ([]Change, error)
 }
+
+// Mark names one state of the register. The number alone does not: a primary
+// that was deposed may have given it to another.
+type Mark struct {
+	Revision Revision
+	Digest   Digest
+	CaseSum  CaseSum
+}
+
+// Mark names the state that a View shows.
+func (v *View) Mark() Mark { return Mark{v.Revision, v.Digest, v.CaseSum} }
 
 // Roll is one reading of the roll.
 type Roll struct {

@@ -249,16 +249,17 @@ func (m *Mirror) step(ctx context.Context) (more bool, err error) {
 	return m.poll(ctx, m.takePushed(held))
 }
 
-// takePushed brings the View forward by what came with a wake-up, so that the
-// poll that follows acknowledges it. The leases stay as they are: only a poll
-// renews them. What does not verify or does not follow is left to that poll,
-// which finds out what is wrong.
+// takePushed brings the View forward by what came with a wake-up and stops
+// something, so that the poll that follows acknowledges it. The leases stay as
+// they are: only a poll renews them. What does not verify or does not follow is
+// left to that poll, which finds out what is wrong.
 func (m *Mirror) takePushed(held *View) *View {
 	p, ok := m.log.(Pusher)
 	if !ok || m.cfg.Observer || m.Served().LongUntil == 0 {
 		return held
 	}
-	v, _ := m.apply(held, p.Pushed(held.Revision), 0)
+	pushed := p.Pushed(held.Revision)
+	v, _ := m.apply(held, pushed[:stops(held, pushed)], 0)
 	if v != held {
 		m.publish(v)
 	}
@@ -303,8 +304,8 @@ func (m *Mirror) poll(ctx context.Context, held *View) (more bool, err error) {
 		err = recount(v)
 	}
 	var a *alarmError
-	if errors.As(err, &a) && a.Kind == AlarmDigest {
-		m.reload = true
+	if errors.As(err, &a) && (a.Kind == AlarmDigest || errors.Is(err, errEpoch)) {
+		m.reload = true // the View held is of another history than the store's
 	}
 	if err != nil {
 		return false, err
@@ -381,8 +382,11 @@ func (m *Mirror) applyOne(b *Builder, c *Change, revision Revision, epoch Epoch,
 	if m.sealer.Change(c) != c.MAC {
 		return alarm(AlarmTampered, "change", ErrTampered)
 	}
-	if c.Revision != revision+1 || c.Epoch < epoch {
-		return alarm(AlarmGap, "log", fmt.Errorf("change %d of epoch %d after %d of %d", c.Revision, c.Epoch, revision, epoch))
+	switch {
+	case c.Revision != revision+1:
+		return alarm(AlarmGap, "log", fmt.Errorf("change %d after %d", c.Revision, revision))
+	case c.Epoch < epoch:
+		return alarm(AlarmGap, "log", fmt.Errorf("change %d of epoch %d after %d of %d: %w", c.Revision, c.Epoch, revision, epoch, errEpoch))
 	}
 	for i := range c.Puts {
 		// The change's MAC covers its records' MACs, and those their data.

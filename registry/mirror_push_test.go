@@ -124,3 +124,32 @@ func TestAPushedChangeThatDoesNotVerifyIsLeftToThePoll(t *testing.T) {
 		})
 	}
 }
+
+// A subscription may outlive its primary's term: what is told by one that was
+// deposed must let nothing pass that did not before.
+func TestOnlyWhatStopsIsTakenAsPushed(t *testing.T) {
+	lifted := suspension("SU-1", "FP-1")
+	lifted.LiftedAt = 5
+	for name, value := range map[string]any{
+		"a lift":    lifted,
+		"a product": productNamed("FP-1", "another"),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.w.Put(suspension("SU-1", "FP-1"))
+			p := runPushing(t, r, nil)
+			had := r.w.View.Revision
+			// With a stop before it, which is taken, and one after, which has to wait.
+			r.link.Set(registrytest.Fault{LoseWakes: true})
+			r.w.Put(suspension("SU-2", "FP-2"))
+			r.w.Put(value)
+			synctest.Wait()
+			r.link.Set(registrytest.Fault{})
+			r.w.Put(suspension("SU-3", "FP-3"))
+			synctest.Wait()
+			if got := p.took(); len(got) != 2 || got[0] != had+1 || got[1] != r.w.View.Revision {
+				t.Errorf("%s: revisions %d were acknowledged, want %d and then %d", name, got, had+1, r.w.View.Revision)
+			}
+		})
+	}
+}

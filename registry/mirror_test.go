@@ -393,8 +393,9 @@ func TestMirrorHoldsAgainstAStoreThatWentBack(t *testing.T) {
 	bubble(t, "an older store", func(t *testing.T, r *rig) {
 		r.w.Put(productNamed("FP-1", "second"))
 		restore := r.store.Save()
+		base := r.w.View.Mark()
 		lost, head, next := r.w.Change(suspension("SU-3", "FP-1"))
-		if err := r.store.Commit(t.Context(), r.w.Epoch, 2, lost, head); err != nil {
+		if err := r.store.Commit(t.Context(), r.w.Epoch, base, lost, head); err != nil {
 			t.Fatal(err)
 		}
 		r.w.View = next
@@ -406,7 +407,7 @@ func TestMirrorHoldsAgainstAStoreThatWentBack(t *testing.T) {
 			t.Error("the suspension the store lost is lost here too")
 		}
 		// The control plane asserts again what the store lost.
-		if err := r.store.Commit(t.Context(), r.w.Epoch, 2, lost, head); err != nil {
+		if err := r.store.Commit(t.Context(), r.w.Epoch, base, lost, head); err != nil {
 			t.Fatal(err)
 		}
 		r.recovers()
@@ -532,7 +533,7 @@ func TestMirrorRefusesWhatDoesNotVerify(t *testing.T) {
 		s := registrytest.Sealer(t)
 		s.Seal(&c.Puts[0], 2)
 		c.MAC = s.Change(c)
-		if err := r.store.Commit(t.Context(), r.w.Epoch, 1, c, h); err != nil {
+		if err := r.store.Commit(t.Context(), r.w.Epoch, r.w.View.Mark(), c, h); err != nil {
 			t.Fatal(err)
 		}
 		r.lapses(1)

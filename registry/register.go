@@ -82,6 +82,11 @@ type Register struct {
 	planned atomic.Pointer[[]*Change]
 	// rewound wakes Run: the store's head is behind what is known to be committed.
 	rewound chan struct{}
+	// behind wakes Run: a sidecar holds a revision above the store's head.
+	behind chan struct{}
+	// unhealed is why the store was not brought up to what is held last time, told
+	// already; owned by Run.
+	unhealed string
 
 	books *books
 	roll  rollWatch
@@ -91,12 +96,12 @@ type Register struct {
 	journalQueue chan journaling
 }
 
-// GroupLedger is a Ledger that commits several changes, of revisions base+1,
-// base+2, …, in one atomic step: all or none. head is the head after the last.
+// GroupLedger is a Ledger that commits several changes, of the revisions after
+// base, in one atomic step: all or none. head is the head after the last.
 // Register uses it when the ledger has it; a thousand suspensions at once then
 // take a few trips to the store, not a thousand.
 type GroupLedger interface {
-	CommitGroup(ctx context.Context, fence Epoch, base Revision, changes []*Change, head *Head) error
+	CommitGroup(ctx context.Context, fence Epoch, base Mark, changes []*Change, head *Head) error
 }
 
 // NewRegister makes a Register over a ledger and a mirror of the same store;
@@ -123,6 +128,7 @@ func NewRegister(l Ledger, m *Mirror, s *Sealer, cfg RegisterConfig) *Register {
 		stopped:  make(chan struct{}),
 		reclaim:  make(chan struct{}, 1),
 		rewound:  make(chan struct{}, 1),
+		behind:   make(chan struct{}, 1),
 		books:    newBooks(cfg.Cases),
 		roll:     newRollWatch(),
 		once:     flights{running: map[string]*flight{}},
@@ -151,7 +157,9 @@ func (r *Register) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-r.rewound:
-			r.reassertNow(ctx)
+			r.heal(ctx, "what the store lost was not given back", r.reassert)
+		case <-r.behind:
+			r.heal(ctx, "what a sidecar holds and the store does not was not superseded", r.supersede)
 		case c := <-r.commands:
 			r.commitGroup(ctx, r.gather(c))
 		}
@@ -246,6 +254,7 @@ type command struct {
 	reason string
 	plan   func(*Tx) error
 	cases  bool        // reads or writes casework
+	empty  bool        // a change that puts nothing is wanted
 	answer chan answer // capacity 1
 }
 

@@ -74,7 +74,12 @@ func (r *Register) tryGroup(ctx context.Context, group []*command) ([]answer, []
 	head.MAC = r.sealer.Head(&head)
 
 	r.planned.Store(&changes)
-	err = r.commit(ctx, epoch, base.Revision, changes, &head)
+	err = r.commit(ctx, epoch, base.Mark(), changes, &head)
+	if err != nil && !errors.Is(err, ErrNotDurable) {
+		// Whoever holds them holds what may never be: a lift among them would be
+		// taken for an acknowledgement of the suspension it ends.
+		r.planned.Store(nil)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotDurable):
@@ -120,9 +125,20 @@ func (r *Register) confirm(ctx context.Context, epoch Epoch, base *View, answers
 	case newest[0].Revision != base.Revision || newest[0].Digest != base.Digest || newest[0].CaseSum != base.CaseSum || r.sealer.Change(&newest[0]) != newest[0].MAC:
 		return nil, fmt.Errorf("%w: the log does not hold revision %d as it was followed", ErrUnavailable, base.Revision)
 	}
-	// Offered again it changes nothing and is waited for like the first time.
+	// Offered again it changes nothing and is waited for like the first time; or it
+	// is committed again, to a store that lost it a moment ago.
 	c := &newest[0]
-	err = r.offer(ctx, epoch, base.Revision-1, []*Change{c}, &Head{Revision: c.Revision, Epoch: c.Epoch, Records: base.Records, Digest: base.Digest, CaseSum: base.CaseSum})
+	head := Head{Revision: c.Revision, Epoch: c.Epoch, Records: base.Records, Digest: base.Digest, CaseSum: base.CaseSum}
+	head.MAC = r.sealer.Head(&head)
+	again := []*Change{c}
+	if whole, ok := r.withBodies(again); ok {
+		again = whole
+	}
+	before := Mark{Revision: base.Revision - 1}
+	if s, known := r.mirror.tail.state(before.Revision); known {
+		before.Digest, before.CaseSum = s.digest, s.cases
+	}
+	err = r.offer(ctx, epoch, before, again, &head)
 	switch {
 	case errors.Is(err, ErrNotDurable):
 		for i := range answers {
@@ -170,7 +186,7 @@ func (r *Register) plan(base *View, book *Casebook, epoch Epoch, group []*comman
 			answers[i].err = err
 			continue
 		}
-		if len(t.puts)+len(t.cases) > 0 {
+		if len(t.puts)+len(t.cases) > 0 || c.empty {
 			b.v.CaseSum = t.caseSum(tip.CaseSum)
 			next, err := b.View(t.revision, epoch)
 			if err != nil {
@@ -198,7 +214,7 @@ func (r *Register) plan(base *View, book *Casebook, epoch Epoch, group []*comman
 // goes silent: the same changes are offered again, which the base revision
 // lets happen at most once, until the store accepts them or shows what stands
 // in their place.
-func (r *Register) commit(ctx context.Context, epoch Epoch, base Revision, changes []*Change, head *Head) error {
+func (r *Register) commit(ctx context.Context, epoch Epoch, base Mark, changes []*Change, head *Head) error {
 	pause := 5 * time.Millisecond
 	uncertain := false
 	for {
@@ -230,7 +246,7 @@ func (r *Register) commit(ctx context.Context, epoch Epoch, base Revision, chang
 	}
 }
 
-func (r *Register) offer(ctx context.Context, epoch Epoch, base Revision, changes []*Change, head *Head) error {
+func (r *Register) offer(ctx context.Context, epoch Epoch, base Mark, changes []*Change, head *Head) error {
 	ctx, cancel := context.WithTimeout(ctx, offerTimeout)
 	defer cancel()
 	if len(changes) == 1 {

@@ -19,9 +19,16 @@ const (
 var errLostMore = errors.New("restore it from its append-only file, from a replica or from a backup, " +
 	"and what was changed since is given back; or stop every sidecar, remove the state files and make the register anew")
 
-func (r *Register) reassertNow(ctx context.Context) {
-	if err := r.reassert(context.WithoutCancel(ctx)); err != nil {
-		r.cfg.Log.ErrorContext(ctx, "what the store lost was not given back", "err", err)
+// heal runs what brings the store up to what is held; it says why that failed
+// once, not at every reading of the roll.
+func (r *Register) heal(ctx context.Context, failed string, how func(context.Context) error) {
+	err := how(context.WithoutCancel(ctx))
+	switch {
+	case err == nil:
+		r.unhealed = ""
+	case err.Error() != r.unhealed:
+		r.unhealed = err.Error()
+		r.cfg.Log.ErrorContext(ctx, failed, "err", err)
 	}
 }
 
@@ -65,6 +72,14 @@ func (r *Register) reassert(ctx context.Context) error {
 		return fail("the changes between are not all held here")
 	}
 	if s, known := r.mirror.tail.state(store.Revision); !known || s != (tailState{store.Digest, store.CaseSum}) {
+		if tip := r.tip.Load(); tip != nil && tip.Revision == held.Revision && r.mirror.View().Revision <= store.Revision {
+			// Only what was committed here and not durable reaches beyond it, and
+			// another has gone on without: that is how it stays.
+			r.tip.Store(nil)
+			r.cfg.Log.ErrorContext(ctx, "changes that were answered as not durable are lost: another took their place",
+				"first", store.Revision+1, "last", held.Revision)
+			return nil
+		}
 		return fail("that revision is another than the one committed here")
 	}
 	if s, _ := r.mirror.tail.state(held.Revision); s != (tailState{held.Digest, held.CaseSum}) {

@@ -20,6 +20,9 @@ const (
 	// matters, and to notice at once that the store has changed hands.
 	rollIdle    = time.Second
 	rollTimeout = 2 * time.Second
+	// strayedMax is for how many polls of a sidecar that is astray the writer tries
+	// to bring it back: by then it is held off by something else.
+	strayedMax = 16
 )
 
 // RollWaker is a Ledger that tells when a sidecar's acknowledged revision
@@ -53,6 +56,13 @@ type rollReading struct {
 	at      Time          // the store's clock
 	members []sighting
 	low     Revision // the lowest held by a member that may still serve
+	head    Revision // of the store
+	// high is the highest that the roll lists, when it is above the head and will
+	// stay so: nobody is left to give back what it is of.
+	high Revision
+	// strayed: a member holds another change under a number than this history has,
+	// and has polled again without loading the register anew.
+	strayed bool
 	// doubt is until when, on this process's clock, a sidecar may serve that
 	// nobody knows of; 0 when the roll is known to be whole.
 	doubt time.Duration
@@ -71,6 +81,9 @@ type sighting struct {
 	Member
 	seen   time.Duration // on this process's clock, when the first reading that showed this poll was in
 	gone   bool          // remembered: the store no longer lists it
+	// astray is how many readings showed another poll with a revision and a digest
+	// that are of no history known here.
+	astray int
 	lapsed bool
 }
 
@@ -96,10 +109,11 @@ type rollMemory struct {
 	tenure  string
 	learnt  time.Duration // on this process's clock: when it first read this tenure
 	settled bool
-	// distrusted: in this tenure the store was behind what was committed before.
-	distrusted bool
-	longest    time.Duration // lease seen on any member
-	seen       map[rollKey]sighting
+	// distrusted: in this tenure the store was behind what was committed before;
+	// rewound: it is so now.
+	distrusted, rewound bool
+	longest             time.Duration // lease seen on any member
+	seen                map[rollKey]sighting
 }
 
 type rollKey struct{ id, incarnation string }
@@ -114,7 +128,10 @@ type RollStats struct {
 	Returns   uint64   // lapsed sidecars that came back
 	Tenures   uint64   // times the store changed hands or was started anew
 	Reasserts uint64   // changes that the store had lost and was given again
-	Errors    uint64   // readings that failed
+	// Superseded counts how often a sidecar held a revision that the store did not,
+	// and the writer went past it.
+	Superseded uint64
+	Errors     uint64 // readings that failed
 }
 
 // RollStats is a copy of what the readings of the roll showed so far.
@@ -189,15 +206,15 @@ func (r *Register) readRoll(ctx context.Context) {
 		rewound := roll.Head < held // held was committed before the store was asked
 		r.judgeRoll(ctx, &reading, &roll, rewound)
 		if rewound {
-			select {
-			case r.rewound <- struct{}{}:
-			default:
-			}
+			notify(r.rewound)
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = reading
+	if reading.high != 0 || reading.strayed {
+		notify(r.behind)
+	}
 	if err == nil {
 		w.known = reading
 		w.stats.note(&reading, held)
@@ -208,13 +225,20 @@ func (r *Register) readRoll(ctx context.Context) {
 	w.reading = make(chan struct{})
 }
 
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // judgeRoll brings the memory up to date with a reading and judges it. rewound:
 // the store's head is behind what this control plane knows was committed.
 func (r *Register) judgeRoll(ctx context.Context, reading *rollReading, roll *Roll, rewound bool) {
 	m, in := &r.roll.memory, r.mirror.Now()
 	fresh := roll.Tenure != m.tenure || roll.Tenure == "" || rewound
 	if fresh {
-		if m.tenure != "" {
+		if m.tenure != "" && !(m.rewound && roll.Tenure == m.tenure) { // told already
 			r.cfg.Log.WarnContext(ctx, "the store changed hands, was started anew or lost its end",
 				"settled", roll.Settled, "rewound", rewound, "head", roll.Head)
 			r.roll.mu.Lock()
@@ -225,8 +249,11 @@ func (r *Register) judgeRoll(ctx context.Context, reading *rollReading, roll *Ro
 		m.distrusted = rewound || m.distrusted && roll.Tenure == m.tenure
 		m.tenure, m.learnt, m.settled = roll.Tenure, in, false
 	}
+	m.rewound = rewound
 	m.settled = m.settled || roll.Settled && !m.distrusted
 
+	// Until then another control plane may give back what it holds.
+	settled := m.tenure == "" || m.settled || in >= m.learnt+settleGrace
 	listed := make(map[rollKey]bool, len(roll.Members))
 	for _, member := range roll.Members {
 		key := rollKey{member.ID, member.Incarnation}
@@ -237,15 +264,24 @@ func (r *Register) judgeRoll(ctx context.Context, reading *rollReading, roll *Ro
 		switch {
 		case !known || fresh:
 		case old.PolledAt == member.PolledAt && old.Revision == member.Revision:
-			s.seen, s.lapsed = old.seen, old.lapsed
+			s.seen, s.lapsed, s.astray = old.seen, old.lapsed, old.astray
 		case old.lapsed:
 			r.roll.count(func(st *RollStats) { st.Returns++ })
 			r.cfg.Log.WarnContext(ctx, "a sidecar that had lapsed is back", "sidecar", s.ID, "incarnation", s.Incarnation,
 				"revision", s.Revision, "silent", (in - old.seen).Round(time.Millisecond))
 		}
+		if s.astray == 0 && r.foreign(&member) {
+			if s.astray = 1; known && old.Revision == s.Revision && old.Digest == s.Digest {
+				s.astray = old.astray + 1
+			}
+		}
+		reading.strayed = reading.strayed || settled && s.astray > 1 && s.astray < strayedMax
 		m.seen[key] = s
 	}
-	reading.at = roll.At
+	reading.at, reading.head = roll.At, roll.Head
+	if settled && !rewound {
+		reading.high = above(roll)
+	}
 	reading.members = make([]sighting, 0, len(m.seen))
 	for key, s := range m.seen {
 		switch {
@@ -290,6 +326,8 @@ func (r *Register) doubt(ctx context.Context, clock time.Duration, told bool) ti
 	}
 	m.settled = true
 	if !told {
+		ctx, cancel := context.WithTimeout(ctx, rollTimeout)
+		defer cancel()
 		if err := r.ledger.Settle(ctx, m.tenure); err != nil {
 			r.cfg.Log.WarnContext(ctx, "roll not noted as whole", "err", err)
 		}
@@ -328,6 +366,25 @@ func (s *sighting) leaseEnd(lease time.Duration) time.Duration {
 // leaseOver is when every serving lease of the member is over for certain.
 func (s *sighting) leaseOver() time.Duration {
 	return s.leaseEnd(max(s.Short, s.Long))
+}
+
+// foreign tells whether a member holds another change under its number than the
+// history known here.
+func (r *Register) foreign(m *Member) bool {
+	s, known := r.mirror.tail.state(m.Revision)
+	return known && s.digest != m.Digest
+}
+
+// above is the highest revision on the roll that is above the store's head by
+// no more than one commit; or by more, when there is no such.
+func above(roll *Roll) (high Revision) {
+	near := roll.Head + groupCommandsMax
+	for i := range roll.Members {
+		if rev := roll.Members[i].Revision; rev > roll.Head && (high == 0 || rev <= near && (high > near || rev > high)) {
+			high = rev
+		}
+	}
+	return high
 }
 
 // lowest is the lowest revision held by a member that may still serve: every

@@ -93,7 +93,7 @@ func fill(ctx context.Context, ledger registry.Ledger, seal *registry.Sealer, al
 	}
 	view := &registry.View{}
 	for start := 0; start < len(all); start += recordsPerChange {
-		rev := view.Revision + 1
+		rev, base := view.Revision+1, view.Mark()
 		c := &registry.Change{Revision: rev, Epoch: epoch, At: registry.At(time.Now()), Actor: "bench", Command: "import"}
 		b := registry.NewBuilder(view, c.At)
 		for _, r := range all[start:min(start+recordsPerChange, len(all))] {
@@ -110,7 +110,7 @@ func fill(ctx context.Context, ledger registry.Ledger, seal *registry.Sealer, al
 		c.MAC = seal.Change(c)
 		head := &registry.Head{Revision: rev, Epoch: epoch, Records: view.Records, Digest: view.Digest}
 		head.MAC = seal.Head(head)
-		if err := ledger.Commit(ctx, epoch, rev-1, c, head); err != nil {
+		if err := ledger.Commit(ctx, epoch, base, c, head); err != nil {
 			return nil, fmt.Errorf("commit revision %d: %w", rev, err)
 		}
 	}

@@ -67,6 +67,14 @@ func encodeHead(h *registry.Head) string {
 	return string(b)
 }
 
+// encodeCaseSum is the end of a head that has casework.
+func encodeCaseSum(s registry.CaseSum) string {
+	if s == (registry.CaseSum{}) {
+		return ""
+	}
+	return string(appendCaseSum(nil, s))
+}
+
 func appendCaseSum(b []byte, s registry.CaseSum) []byte {
 	return appendDigest(binary.BigEndian.AppendUint64(b, s.Count), s.Digest)
 }

@@ -1,7 +1,7 @@
 -- Appends changes and writes their records, all or nothing.
 -- KEYS head, records, log, claim, cases
 -- ARGV fence, base, last revision, head epoch, head, log length (0: keep all), wake channel,
---      number of changes, then for each: revision, change, number of records, and for each: key, record,
+--      digests of the records and of the casework at base, number of changes, then for each: revision, change, number of records, and for each: key, record,
 --      number of cases, and for each: key, body
 local epoch = redis.call('HGET', KEYS[4], 'epoch') or '0'
 -- After a failover the claim may be older than the changes given back since: no
@@ -13,20 +13,25 @@ end
 local rev = redis.call('HGET', KEYS[1], 'rev') or '0'
 if rev ~= ARGV[2] then
   -- The same change again is no conflict: its writer never heard the answer.
-  local there = redis.call('XRANGE', KEYS[3], ARGV[9] .. '-0', ARGV[9] .. '-0')[1]
-  if there and there[2][2] == ARGV[10] then
+  local there = redis.call('XRANGE', KEYS[3], ARGV[11] .. '-0', ARGV[11] .. '-0')[1]
+  if there and there[2][2] == ARGV[12] then
     redis.call('HSET', KEYS[1], 'rev', rev) -- a write, for WAIT to wait for
     return {'committed', rev}
   end
   return {'conflict', rev}
 end
-if ARGV[9] ~= string.format('%.0f', tonumber(rev) + 1) then
+if ARGV[11] ~= string.format('%.0f', tonumber(rev) + 1) then
+  return {'conflict', rev}
+end
+-- A deposed primary may have given that number to another change.
+local head = redis.call('HGET', KEYS[1], 'head')
+if head and string.sub(head, 25, 40) .. string.sub(head, 57) ~= ARGV[8] .. ARGV[9] then
   return {'conflict', rev}
 end
 redis.call('HEXISTS', KEYS[2], '') -- fails on a wrong type before anything is written
 redis.call('HEXISTS', KEYS[5], '')
-local i, pushed = 9, {ARGV[3], '\n'}
-for _ = 1, tonumber(ARGV[8]) do
+local i, pushed = 11, {ARGV[3], '\n'}
+for _ = 1, tonumber(ARGV[10]) do
   -- First the log: it refuses an ID that is not above its last.
   redis.call('XADD', KEYS[3], ARGV[i] .. '-0', 'c', ARGV[i + 1])
   pushed[#pushed + 1] = #ARGV[i + 1] .. ':' .. ARGV[i + 1]

@@ -138,13 +138,13 @@ func TestACommitToADeadRedisIsUnavailableAndToASilentOneUncertain(t *testing.T) 
 	c, head, next := w.Change(product("FP-1", "b"))
 
 	srv.Pause()
-	if err := s.Commit(t.Context(), w.Epoch, 1, c, head); !errors.Is(err, registry.ErrUncertain) {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrUncertain) {
 		t.Errorf("silent: got %v, want ErrUncertain", err)
 	}
 	srv.Resume()
 	// Offered again it is committed once, whether or not the first got through.
 	for range 2 {
-		if err := s.Commit(t.Context(), w.Epoch, 1, c, head); err != nil {
+		if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); err != nil {
 			t.Fatalf("offered again: %v", err)
 		}
 	}
@@ -155,14 +155,14 @@ func TestACommitToADeadRedisIsUnavailableAndToASilentOneUncertain(t *testing.T) 
 	// Another change on the same base is a conflict all the same.
 	w.View = &registry.View{Revision: 1}
 	other, otherHead, _ := w.Change(product("FP-1", "c"))
-	if err := s.Commit(t.Context(), w.Epoch, 1, other, otherHead); !errors.Is(err, registry.ErrConflict) {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), other, otherHead); !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("another change: got %v, want ErrConflict", err)
 	}
 
 	srv.Kill()
 	var err error
 	for range 20 { // connections that were open may be found dead only by use
-		if err = s.Commit(t.Context(), w.Epoch, 1, other, otherHead); errors.Is(err, registry.ErrUnavailable) {
+		if err = s.Commit(t.Context(), w.Epoch, w.View.Mark(), other, otherHead); errors.Is(err, registry.ErrUnavailable) {
 			return
 		}
 	}
@@ -181,7 +181,7 @@ func TestAFullRedisRefusesCommitsWholeAndGoesOnAnsweringPolls(t *testing.T) {
 	before := headOf(t, s)
 	srv.Must("CONFIG", "SET", "maxmemory", "1")
 	c, head, _ := w.Change(product("FP-1", "b"), product("FP-2", "b"))
-	if err := s.Commit(t.Context(), w.Epoch, 1, c, head); !errors.Is(err, registry.ErrUnavailable) {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrUnavailable) {
 		t.Errorf("commit: got %v, want ErrUnavailable", err)
 	}
 	if got := headOf(t, s); got != before {
@@ -196,7 +196,7 @@ func TestAFullRedisRefusesCommitsWholeAndGoesOnAnsweringPolls(t *testing.T) {
 		t.Errorf("poll: %v", err)
 	}
 	srv.Must("CONFIG", "SET", "maxmemory", "0")
-	if err := s.Commit(t.Context(), w.Epoch, 1, c, head); err != nil {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); err != nil {
 		t.Errorf("with memory again: %v", err)
 	}
 }
@@ -223,7 +223,7 @@ func TestAReadOnlyReplicaIsUnavailable(t *testing.T) {
 	untilReplicating(t, primary, 1)
 	s := open(t, redisstore.Config{Addrs: []string{replica.Addr}})
 	c, head, _ := w.Change(product("FP-1", "a"))
-	if err := s.Commit(t.Context(), w.Epoch, 0, c, head); !errors.Is(err, registry.ErrUnavailable) {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrUnavailable) {
 		t.Errorf("commit: got %v, want ErrUnavailable", err)
 	}
 	if _, err := s.Follow(t.Context(), registry.Ack{ID: "a", Incarnation: "1"}, 1); !errors.Is(err, registry.ErrUnavailable) {
@@ -238,7 +238,7 @@ func TestAnIsolatedPrimaryRefusesPollsAndCommits(t *testing.T) {
 	w.Put(product("FP-1", "a"))
 	srv.Must("CONFIG", "SET", "min-replicas-to-write", "1")
 	c, head, _ := w.Change(product("FP-1", "b"))
-	if err := s.Commit(t.Context(), w.Epoch, 1, c, head); !errors.Is(err, registry.ErrUnavailable) || !strings.Contains(err.Error(), "NOREPLICAS") {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrUnavailable) || !strings.Contains(err.Error(), "NOREPLICAS") {
 		t.Errorf("commit: got %v, want ErrUnavailable for NOREPLICAS", err)
 	}
 	for _, observer := range []bool{false, true} {
@@ -264,7 +264,7 @@ func TestACommitOnTooFewReplicasIsNotDurable(t *testing.T) {
 	replica.Kill()
 	c, head, _ := w.Change(product("FP-1", "b"))
 	for _, when := range []string{"first", "offered again"} {
-		if err := s.Commit(t.Context(), w.Epoch, 1, c, head); !errors.Is(err, registry.ErrNotDurable) {
+		if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrNotDurable) {
 			t.Errorf("%s: got %v, want ErrNotDurable", when, err)
 		}
 	}
@@ -274,7 +274,7 @@ func TestACommitOnTooFewReplicasIsNotDurable(t *testing.T) {
 	replica.Restart()
 	replica.Must("REPLICAOF", "127.0.0.1", fmt.Sprint(primary.Port))
 	untilReplicating(t, primary, 1)
-	if err := patient.Commit(t.Context(), w.Epoch, 1, c, head); err != nil {
+	if err := patient.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); err != nil {
 		t.Errorf("with the replica back: %v", err)
 	}
 }
@@ -286,14 +286,14 @@ func TestAFlushedRedisAcceptsNothingFromBefore(t *testing.T) {
 	w.Put(product("FP-1", "a"))
 	srv.Must("FLUSHALL")
 	c, head, _ := w.Change(product("FP-1", "b"))
-	if err := s.Commit(t.Context(), w.Epoch, 1, c, head); !errors.Is(err, registry.ErrFenced) {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrFenced) {
 		t.Errorf("got %v, want ErrFenced", err)
 	}
 	epoch, err := s.Lead(t.Context(), "writer", w.Epoch, time.Hour)
 	if err != nil || epoch <= w.Epoch {
 		t.Fatalf("epoch %d, %v; want above %d", epoch, err, w.Epoch)
 	}
-	if err := s.Commit(t.Context(), epoch, 1, c, head); !errors.Is(err, registry.ErrRewound) || !errors.Is(err, registry.ErrConflict) {
+	if err := s.Commit(t.Context(), epoch, w.View.Mark(), c, head); !errors.Is(err, registry.ErrRewound) || !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("got %v, want ErrRewound and ErrConflict", err)
 	}
 	poll, err := s.Follow(t.Context(), registry.Ack{ID: "a", Incarnation: "1", Revision: 1}, 10)

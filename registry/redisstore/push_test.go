@@ -1,6 +1,8 @@
 package redisstore_test
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -71,22 +73,94 @@ func TestAWakeUpCarriesTheChanges(t *testing.T) {
 	}
 }
 
-func TestARedisThatMayBeReplacedPushesNothing(t *testing.T) {
-	srv := redistest.Start(t)
-	s := open(t, redisstore.Config{Addrs: []string{srv.Addr}, Replicas: 1})
-	wake := s.Wake(t.Context())
-	w := registrytest.NewWriter(t, open(t, redisstore.Config{Addrs: []string{srv.Addr}}))
-	for range 2 { // subscribed, and told
-		select {
-		case <-wake:
-		case <-time.After(20 * time.Second):
-			t.Fatal("no wake-up")
+func TestEverySortOfRedisPushes(t *testing.T) {
+	primary, replica, cluster := redistest.Start(t), redistest.Start(t), redistest.StartCluster(t)
+	replica.Must("REPLICAOF", "127.0.0.1", fmt.Sprint(primary.Port))
+	untilReplicating(t, primary, 1)
+	sentinel := redistest.StartSentinel(t, "register", primary)
+	for name, cfg := range map[string]redisstore.Config{
+		"by Sentinels": {Addrs: []string{sentinel.Addr}, Master: "register", Replicas: 1, ReplicaTimeout: 20 * time.Second},
+		"a Cluster":    {Addrs: []string{cluster.Addr}, Cluster: true},
+	} {
+		s := open(t, cfg)
+		wake := s.Wake(t.Context())
+		woken := func() {
+			t.Helper()
+			select {
+			case <-wake:
+			case <-time.After(20 * time.Second):
+				t.Fatalf("%s: no wake-up", name)
+			}
 		}
-		if w.View.Revision == 0 {
-			w.Put(product("FP-1", "a"))
+		woken() // subscribed
+		registrytest.NewWriter(t, open(t, cfg)).Put(product("FP-1", "a"))
+		woken()
+		if got := s.Pushed(0); len(got) != 1 || got[0].Revision != 1 {
+			t.Errorf("%s: %d changes came with the wake-up, want one", name, len(got))
 		}
 	}
-	if got := s.Pushed(0); len(got) != 0 {
-		t.Errorf("%d changes of a primary that may be deposed", len(got))
+}
+
+// crossed follows one Redis and is subscribed to another still.
+type crossed struct {
+	*redisstore.Store
+	subscribed *redisstore.Store
+}
+
+func (c crossed) Wake(ctx context.Context) <-chan struct{} { return c.subscribed.Wake(ctx) }
+
+func (c crossed) Pushed(after registry.Revision) []registry.Change { return c.subscribed.Pushed(after) }
+
+// A subscription may outlive its primary's term: a sidecar then stops what it
+// hears was stopped, lets nothing pass that did not before, and follows the
+// successor again as soon as the writer has seen that it does not.
+func TestASidecarToldByADeposedPrimaryFollowsItsSuccessor(t *testing.T) {
+	deposed, successor := redistest.Start(t), redistest.Start(t)
+	successor.Must("REPLICAOF", "127.0.0.1", fmt.Sprint(deposed.Port))
+	untilReplicating(t, deposed, 1)
+	old := open(t, redisstore.Config{Addrs: []string{deposed.Addr}, Replicas: 1, ReplicaTimeout: 20 * time.Second})
+	before := startRegister(t, old, "one")
+	until(t, "the control plane writes", writing(before))
+	withApps(t, before, 2)
+	stop, err := before.Suspend(t.Context(), operator, suspendApp(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	successor.Must("REPLICAOF", "NO", "ONE")
+
+	s := open(t, redisstore.Config{Addrs: []string{successor.Addr}})
+	m := registry.NewMirror(crossed{s, open(t, redisstore.Config{Addrs: []string{deposed.Addr}})}, registrytest.Sealer(t), registry.MirrorConfig{ID: "s", Incarnation: "1"})
+	run(t, m.Run)
+	until(t, "the sidecar follows", m.Ready)
+	alone := open(t, redisstore.Config{Addrs: []string{deposed.Addr}})
+	v, err := before.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := registrytest.NewWriterAt(t, alone, v.Epoch, v)
+	w.Put(registry.Suspension{ID: "SU-901", Subject: registry.SubjectRef{Kind: registry.KindClientApp, ID: "app-1"}, Reason: "told", Starts: 1})
+	until(t, "the sidecar stops what it was told of", func() bool {
+		return m.View().Suspended(registry.KindClientApp, "app-1", registry.At(time.Now())) != nil
+	})
+	told := m.View().Revision
+	lifted := stop.Entry.Value
+	lifted.LiftedAt = registry.At(time.Now())
+	w.Put(lifted)
+
+	after := startRegister(t, s, "two")
+	until(t, "it is superseded", func() bool { return headOf(t, s).Revision >= told })
+	until(t, "the sidecar follows again", func() bool {
+		h := headOf(t, s)
+		return m.Ready() && m.View().Revision == h.Revision && m.View().Digest == h.Digest
+	})
+	if m.View().Suspended(registry.KindClientApp, "app-0", registry.At(time.Now())) == nil {
+		t.Error("a lift was taken from a primary that was deposed")
+	}
+	next, err := after.Suspend(t.Context(), operator, suspendApp(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := after.Await(t.Context(), next.Revision, 20*time.Second); err != nil || len(e.Sidecars) == 0 || e.Sidecars[0].State != registry.Acknowledged {
+		t.Errorf("%+v, %v", e, err)
 	}
 }

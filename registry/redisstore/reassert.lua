@@ -1,5 +1,5 @@
 -- Appends again changes that this store lost, all or nothing, when its head is
--- still the one they follow.
+-- still the one they follow. What the log still holds of them stays.
 -- KEYS head, records, log, cases
 -- ARGV revision and bytes of the head there is, last revision, head epoch, head, wake channel,
 --      number of changes, then for each: revision, change, number of records, and for each: key, record,
@@ -10,14 +10,26 @@ if was[1] ~= ARGV[1] or was[2] ~= ARGV[2] then
 end
 redis.call('HEXISTS', KEYS[2], '') -- fails on a wrong type before anything is written
 redis.call('HEXISTS', KEYS[4], '')
--- The log may go beyond the head only by a hand that is not ours.
-local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
-if last and last[1] ~= ARGV[1] .. '-0' then
-  return {'conflict', last[1]}
-end
+-- Only a hand that is not ours lets the log go beyond the head. Where it says the
+-- same, the head is all that was set back; where it does not, somebody must look.
+local there = redis.call('XRANGE', KEYS[3], '(' .. ARGV[1] .. '-0', '+', 'COUNT', tonumber(ARGV[7]) + 1)
 local i = 8
-for _ = 1, tonumber(ARGV[7]) do
-  redis.call('XADD', KEYS[3], ARGV[i] .. '-0', 'c', ARGV[i + 1])
+for k = 1, tonumber(ARGV[7]) do
+  if there[k] and (there[k][1] ~= ARGV[i] .. '-0' or there[k][2][2] ~= ARGV[i + 1]) then
+    return {'conflict', there[k][1]}
+  end
+  i = i + 3 + 2 * tonumber(ARGV[i + 2])
+  i = i + 1 + 2 * tonumber(ARGV[i])
+end
+local beyond = there[tonumber(ARGV[7]) + 1]
+if beyond then
+  return {'conflict', beyond[1]}
+end
+i = 8
+for k = 1, tonumber(ARGV[7]) do
+  if not there[k] then
+    redis.call('XADD', KEYS[3], ARGV[i] .. '-0', 'c', ARGV[i + 1])
+  end
   local n = tonumber(ARGV[i + 2])
   i = i + 3
   for _ = 1, n do

@@ -89,7 +89,7 @@ func (s *Store) readHead(ctx context.Context, client redis.Cmdable) (registry.He
 
 // Wake implements registry.Log.
 func (s *Store) Wake(ctx context.Context) <-chan struct{} {
-	return s.subscribe(ctx, s.wake, s.pushes.note)
+	return s.subscribe(ctx, s.wake, s.notePush)
 }
 
 // WakeRoll implements registry.RollWaker.

@@ -58,7 +58,7 @@ type Store struct {
 	version  int  // major*1000+minor; 0 unknown
 	localAOF bool // the primary itself writes an append-only file
 	fsync    bool // before every answer
-	pushes   pushes
+	pushes   registry.Pushes
 
 	commit, follow, lead, leave, roll, settle, reassert script
 
@@ -87,17 +87,17 @@ func newStore(cfg Config, rdb redis.UniversalClient, log *slog.Logger) *Store {
 func (s *Store) Close() error { return s.rdb.Close() }
 
 // Commit implements registry.Ledger.
-func (s *Store) Commit(ctx context.Context, fence registry.Epoch, base registry.Revision, c *registry.Change, head *registry.Head) error {
+func (s *Store) Commit(ctx context.Context, fence registry.Epoch, base registry.Mark, c *registry.Change, head *registry.Head) error {
 	return s.CommitGroup(ctx, fence, base, []*registry.Change{c}, head)
 }
 
 // CommitGroup implements registry.GroupLedger. The same changes committed
 // again, as after ErrUncertain, are no conflict.
-func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Revision, changes []*registry.Change, head *registry.Head) error {
+func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Mark, changes []*registry.Change, head *registry.Head) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	args := []any{uint64(fence), uint64(base), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.cfg.LogMax, s.wake}
+	args := []any{uint64(fence), uint64(base.Revision), uint64(head.Revision), uint64(head.Epoch), encodeHead(head), s.cfg.LogMax, s.wake, string(appendDigest(nil, base.Digest)), encodeCaseSum(base.CaseSum)}
 	reply, err := s.append(ctx, "commit", &s.commit, []string{s.keyHead, s.keyRec, s.keyLog, s.keyClaim, s.keyCases}, args, changes, head)
 	if err != nil || reply == nil {
 		return err
@@ -105,7 +105,7 @@ func (s *Store) CommitGroup(ctx context.Context, fence registry.Epoch, base regi
 	if reply[0] == "fenced" {
 		return fmt.Errorf("commit revision %d: %w: epoch %d is over, it is %s now", head.Revision, registry.ErrFenced, fence, reply[1])
 	}
-	if store, err := strconv.ParseUint(reply[1], 10, 64); err == nil && registry.Revision(store) < base {
+	if store, err := strconv.ParseUint(reply[1], 10, 64); err == nil && registry.Revision(store) < base.Revision {
 		return fmt.Errorf("commit revision %d: %w: %w: its head is %d", head.Revision, registry.ErrConflict, registry.ErrRewound, store)
 	}
 	return fmt.Errorf("commit revision %d: %w: the head is %s", head.Revision, registry.ErrConflict, reply[1])

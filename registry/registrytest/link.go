@@ -21,17 +21,25 @@ type Fault struct {
 	Jitter         func(call string) (request, reply time.Duration)
 	LoseWakes      bool
 	CommitsRefused bool // the store is full: it answers, and commits nothing
+	// OnCommit sees each change that is to be committed, before any other fault.
+	OnCommit func(*registry.Change)
 	// Alter changes an answer to Follow on its way.
 	Alter func(*registry.Poll)
 }
 
 // Link is one process's connection to a store, with faults to order. It
-// implements registry.Log and registry.Ledger.
+// implements registry.Log, registry.Pusher, registry.Ledger and
+// registry.GroupLedger.
 type Link struct {
-	store Store
+	Name string // by which Stopped.Promote knows it
+
+	store  Store
+	pushes registry.Pushes
+
 	mu    sync.Mutex
 	fault Fault
 	polls int
+	wakes []chan struct{}
 }
 
 // NewLink makes a link without a fault.
@@ -57,34 +65,53 @@ func (l *Link) now() Fault {
 	return l.fault
 }
 
+// deaf tells whether wake-ups get lost.
+func (l *Link) deaf() bool {
+	f := l.now()
+	return f.LoseWakes || f.Silent || f.Refused
+}
+
 // through runs one call under the fault there is as it begins. lost is the
 // error of an answer that does not come.
-func (l *Link) through(ctx context.Context, name string, lost error, call func() error) error {
+func through[T any](ctx context.Context, l *Link, name string, lost error, call func(context.Context, Store) (T, error)) (T, error) {
 	f := l.now()
 	if f.Jitter != nil {
 		request, reply := f.Jitter(name)
 		f.RequestDelay += request
 		f.ReplyDelay += reply
 	}
+	var none, got T
 	if f.Refused {
-		return fmt.Errorf("link: %w: refused", registry.ErrUnavailable)
+		return none, fmt.Errorf("link: %w: refused", registry.ErrUnavailable)
 	}
-	if f.Silent {
+	silence := func() (T, error) {
 		<-ctx.Done()
-		return fmt.Errorf("link: %w: %w", lost, ctx.Err())
+		return none, fmt.Errorf("link: %w: %w", lost, ctx.Err())
 	}
-	if err := sleep(ctx, f.RequestDelay); err != nil {
-		return fmt.Errorf("link: %w: %w", lost, err)
+	if f.Silent || sleep(ctx, f.RequestDelay) != nil {
+		return silence()
 	}
 	// A request under way is not called back because its caller hangs up.
-	err := call()
-	if f.LoseReply {
-		<-ctx.Done()
-		return fmt.Errorf("link: %w: %w", lost, ctx.Err())
+	var err error
+	run := func(s Store) { got, err = call(context.WithoutCancel(ctx), s) }
+	if m, ok := l.store.(*Memory); !ok {
+		run(l.store)
+	} else if done := m.arrive(run); done != nil {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return silence()
+		}
 	}
-	if serr := sleep(ctx, f.ReplyDelay); serr != nil {
-		return fmt.Errorf("link: %w: %w", lost, serr)
+	if f.LoseReply || sleep(ctx, f.ReplyDelay) != nil {
+		return silence()
 	}
+	return got, err
+}
+
+// without is through for a call that answers nothing but an error.
+func (l *Link) without(ctx context.Context, name string, lost error, call func(context.Context, Store) error) error {
+	_, err := through(ctx, l, name, lost, func(ctx context.Context, s Store) (struct{}, error) { return struct{}{}, call(ctx, s) })
 	return err
 }
 
@@ -103,10 +130,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // Snapshot implements registry.Log.
-func (l *Link) Snapshot(ctx context.Context, put func(*registry.Record) error) (h registry.Head, err error) {
-	err = l.through(ctx, "snapshot", registry.ErrUnavailable, func() error {
-		h, err = l.store.Snapshot(ctx, put)
-		return err
+func (l *Link) Snapshot(ctx context.Context, put func(*registry.Record) error) (registry.Head, error) {
+	h, err := through(ctx, l, "snapshot", registry.ErrUnavailable, func(_ context.Context, s Store) (registry.Head, error) {
+		if ctx.Err() != nil {
+			return registry.Head{}, ctx.Err() // nobody takes the records any more
+		}
+		return s.Snapshot(ctx, put)
 	})
 	if err != nil {
 		return registry.Head{}, err
@@ -115,13 +144,12 @@ func (l *Link) Snapshot(ctx context.Context, put func(*registry.Record) error) (
 }
 
 // Follow implements registry.Log.
-func (l *Link) Follow(ctx context.Context, ack registry.Ack, n int) (p registry.Poll, err error) {
+func (l *Link) Follow(ctx context.Context, ack registry.Ack, n int) (registry.Poll, error) {
 	l.mu.Lock()
 	l.polls++
 	l.mu.Unlock()
-	err = l.through(ctx, "follow", registry.ErrUnavailable, func() error {
-		p, err = l.store.Follow(context.WithoutCancel(ctx), ack, n)
-		return err
+	p, err := through(ctx, l, "follow", registry.ErrUnavailable, func(ctx context.Context, s Store) (registry.Poll, error) {
+		return s.Follow(ctx, ack, n)
 	})
 	if err != nil {
 		return registry.Poll{}, err
@@ -134,14 +162,25 @@ func (l *Link) Follow(ctx context.Context, ack registry.Ack, n int) (p registry.
 
 // Leave implements registry.Log.
 func (l *Link) Leave(ctx context.Context, id, incarnation string) error {
-	return l.through(ctx, "leave", registry.ErrUnavailable, func() error {
-		return l.store.Leave(context.WithoutCancel(ctx), id, incarnation)
-	})
+	return l.without(ctx, "leave", registry.ErrUnavailable, func(ctx context.Context, s Store) error { return s.Leave(ctx, id, incarnation) })
 }
 
 // Wake implements registry.Log.
 func (l *Link) Wake(ctx context.Context) <-chan struct{} {
-	in, out := l.store.Wake(ctx), make(chan struct{}, 1)
+	out := make(chan struct{}, 1)
+	l.mu.Lock()
+	l.wakes = append(l.wakes, out)
+	l.mu.Unlock()
+	var in <-chan struct{}
+	if m, ok := l.store.(*Memory); ok {
+		in = m.subscribe(ctx, l.Name, func(changes []registry.Change) {
+			if !l.deaf() {
+				l.pushes.Note(changes)
+			}
+		})
+	} else {
+		in = l.store.Wake(ctx)
+	}
 	go func() {
 		for {
 			select {
@@ -152,7 +191,7 @@ func (l *Link) Wake(ctx context.Context) <-chan struct{} {
 					return
 				}
 			}
-			if f := l.now(); f.LoseWakes || f.Silent || f.Refused {
+			if l.deaf() {
 				continue
 			}
 			select {
@@ -164,21 +203,53 @@ func (l *Link) Wake(ctx context.Context) <-chan struct{} {
 	return out
 }
 
+// Pushed implements registry.Pusher.
+func (l *Link) Pushed(after registry.Revision) []registry.Change { return l.pushes.Pushed(after) }
+
+// Push wakes whoever follows, with changes that come from wherever.
+func (l *Link) Push(changes []registry.Change) {
+	l.pushes.Note(changes)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.wakes {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // Commit implements registry.Ledger.
-func (l *Link) Commit(ctx context.Context, fence registry.Epoch, base registry.Revision, c *registry.Change, h *registry.Head) error {
-	if l.now().CommitsRefused {
+func (l *Link) Commit(ctx context.Context, fence registry.Epoch, base registry.Mark, c *registry.Change, h *registry.Head) error {
+	return l.CommitGroup(ctx, fence, base, []*registry.Change{c}, h)
+}
+
+// CommitGroup implements registry.GroupLedger.
+func (l *Link) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Mark, changes []*registry.Change, h *registry.Head) error {
+	f := l.now()
+	for _, c := range changes {
+		if f.OnCommit != nil {
+			f.OnCommit(c)
+		}
+	}
+	if f.CommitsRefused {
 		return fmt.Errorf("link: %w: full", registry.ErrUnavailable)
 	}
-	return l.through(ctx, "commit", registry.ErrUncertain, func() error {
-		return l.store.Commit(context.WithoutCancel(ctx), fence, base, c, h)
+	return l.without(ctx, "commit", registry.ErrUncertain, func(ctx context.Context, s Store) error {
+		if g, ok := s.(registry.GroupLedger); ok {
+			return g.CommitGroup(ctx, fence, base, changes, h)
+		}
+		if len(changes) != 1 {
+			panic("registrytest: a group for a store that takes none")
+		}
+		return s.Commit(ctx, fence, base, changes[0], h)
 	})
 }
 
 // Lead implements registry.Ledger.
-func (l *Link) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (e registry.Epoch, err error) {
-	err = l.through(ctx, "lead", registry.ErrUnavailable, func() error {
-		e, err = l.store.Lead(context.WithoutCancel(ctx), holder, have, ttl)
-		return err
+func (l *Link) Lead(ctx context.Context, holder string, have registry.Epoch, ttl time.Duration) (registry.Epoch, error) {
+	e, err := through(ctx, l, "lead", registry.ErrUnavailable, func(ctx context.Context, s Store) (registry.Epoch, error) {
+		return s.Lead(ctx, holder, have, ttl)
 	})
 	if err != nil {
 		return 0, err
@@ -187,68 +258,54 @@ func (l *Link) Lead(ctx context.Context, holder string, have registry.Epoch, ttl
 }
 
 // Replayed implements registry.Ledger.
-func (l *Link) Replayed(ctx context.Context, key string) (data []byte, err error) {
-	err = l.through(ctx, "replayed", registry.ErrUnavailable, func() error {
-		data, err = l.store.Replayed(ctx, key)
-		return err
-	})
-	return data, err
+func (l *Link) Replayed(ctx context.Context, key string) ([]byte, error) {
+	return through(ctx, l, "replayed", registry.ErrUnavailable, func(ctx context.Context, s Store) ([]byte, error) { return s.Replayed(ctx, key) })
 }
 
 // Remember implements registry.Ledger.
 func (l *Link) Remember(ctx context.Context, key string, data []byte) error {
-	return l.through(ctx, "remember", registry.ErrUnavailable, func() error {
-		return l.store.Remember(context.WithoutCancel(ctx), key, data)
-	})
+	return l.without(ctx, "remember", registry.ErrUnavailable, func(ctx context.Context, s Store) error { return s.Remember(ctx, key, data) })
 }
 
 // Roll implements registry.Ledger.
-func (l *Link) Roll(ctx context.Context) (r registry.Roll, err error) {
-	err = l.through(ctx, "roll", registry.ErrUnavailable, func() error {
-		r, err = l.store.Roll(context.WithoutCancel(ctx))
-		return err
-	})
-	return r, err
+func (l *Link) Roll(ctx context.Context) (registry.Roll, error) {
+	return through(ctx, l, "roll", registry.ErrUnavailable, func(ctx context.Context, s Store) (registry.Roll, error) { return s.Roll(ctx) })
 }
 
 // Settle implements registry.Ledger.
 func (l *Link) Settle(ctx context.Context, tenure string) error {
-	return l.through(ctx, "settle", registry.ErrUnavailable, func() error {
-		return l.store.Settle(context.WithoutCancel(ctx), tenure)
-	})
+	return l.without(ctx, "settle", registry.ErrUnavailable, func(ctx context.Context, s Store) error { return s.Settle(ctx, tenure) })
 }
 
 // Reassert implements registry.Ledger.
 func (l *Link) Reassert(ctx context.Context, store registry.Head, changes []*registry.Change, h *registry.Head) error {
-	return l.through(ctx, "reassert", registry.ErrUncertain, func() error {
-		return l.store.Reassert(context.WithoutCancel(ctx), store, changes, h)
+	return l.without(ctx, "reassert", registry.ErrUncertain, func(ctx context.Context, s Store) error {
+		return s.Reassert(ctx, store, changes, h)
 	})
 }
 
 // CaseSnapshot implements registry.CaseStore.
 func (l *Link) CaseSnapshot(ctx context.Context, put func(*registry.CaseRecord) error) error {
-	return l.through(ctx, "case-snapshot", registry.ErrUnavailable, func() error { return l.store.CaseSnapshot(ctx, put) })
+	return l.without(ctx, "case-snapshot", registry.ErrUnavailable, func(_ context.Context, s Store) error {
+		if ctx.Err() != nil {
+			return ctx.Err() // nobody takes the records any more
+		}
+		return s.CaseSnapshot(ctx, put)
+	})
 }
 
 // Cases implements registry.CaseStore.
-func (l *Link) Cases(ctx context.Context, keys []string) (got []registry.CaseRecord, err error) {
-	err = l.through(ctx, "cases", registry.ErrUnavailable, func() error {
-		got, err = l.store.Cases(ctx, keys)
-		return err
+func (l *Link) Cases(ctx context.Context, keys []string) ([]registry.CaseRecord, error) {
+	return through(ctx, l, "cases", registry.ErrUnavailable, func(ctx context.Context, s Store) ([]registry.CaseRecord, error) {
+		return s.Cases(ctx, keys)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return got, nil
 }
 
 // Changes implements registry.Ledger.
-func (l *Link) Changes(ctx context.Context, after registry.Revision, n int) (changes []registry.Change, err error) {
-	err = l.through(ctx, "changes", registry.ErrUnavailable, func() error {
-		changes, err = l.store.Changes(ctx, after, n)
-		return err
+func (l *Link) Changes(ctx context.Context, after registry.Revision, n int) ([]registry.Change, error) {
+	return through(ctx, l, "changes", registry.ErrUnavailable, func(ctx context.Context, s Store) ([]registry.Change, error) {
+		return s.Changes(ctx, after, n)
 	})
-	return changes, err
 }
 
 // Trim implements Store.

@@ -31,9 +31,18 @@ type Memory struct {
 	settled bool          // of the tenure
 	ahead   time.Duration // of the store's clock, before package time's
 	answers map[string]answer
-	wakes   map[chan struct{}]bool
+	wakes   map[*subscriber]bool
 	// short makes commits report ErrNotDurable.
-	short bool
+	short   bool
+	stopped *Stopped // nil when it runs
+}
+
+// subscriber is woken when the log grows. note, when there is one, first gets
+// what it grew by.
+type subscriber struct {
+	name string
+	wake chan struct{}
+	note func([]registry.Change)
 }
 
 // state is what is lost when a store is emptied or put back.
@@ -64,7 +73,7 @@ func NewMemory() *Memory {
 		tenure:  1,
 		settled: true,
 		answers: map[string]answer{},
-		wakes:   map[chan struct{}]bool{},
+		wakes:   map[*subscriber]bool{},
 	}
 }
 
@@ -149,8 +158,10 @@ func (m *Memory) Leave(ctx context.Context, id, incarnation string) error {
 }
 
 // Wake implements registry.Log.
-func (m *Memory) Wake(ctx context.Context) <-chan struct{} {
-	c := make(chan struct{}, 1)
+func (m *Memory) Wake(ctx context.Context) <-chan struct{} { return m.subscribe(ctx, "", nil) }
+
+func (m *Memory) subscribe(ctx context.Context, name string, note func([]registry.Change)) <-chan struct{} {
+	c := &subscriber{name, make(chan struct{}, 1), note}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.wakes[c] = true
@@ -159,16 +170,16 @@ func (m *Memory) Wake(ctx context.Context) <-chan struct{} {
 		defer m.mu.Unlock()
 		delete(m.wakes, c)
 	})
-	return c
+	return c.wake
 }
 
 // Commit implements registry.Ledger.
-func (m *Memory) Commit(ctx context.Context, fence registry.Epoch, base registry.Revision, c *registry.Change, head *registry.Head) error {
+func (m *Memory) Commit(ctx context.Context, fence registry.Epoch, base registry.Mark, c *registry.Change, head *registry.Head) error {
 	return m.CommitGroup(ctx, fence, base, []*registry.Change{c}, head)
 }
 
 // CommitGroup commits several changes in one atomic step: all or none.
-func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Revision, changes []*registry.Change, head *registry.Head) error {
+func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Mark, changes []*registry.Change, head *registry.Head) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
 	}
@@ -177,24 +188,24 @@ func (m *Memory) CommitGroup(ctx context.Context, fence registry.Epoch, base reg
 	switch {
 	case fence == 0 || fence != m.state.epoch || fence < m.state.head.Epoch:
 		return fmt.Errorf("%w: epoch %d, now %d", registry.ErrFenced, fence, m.state.epoch)
-	case base < m.state.head.Revision && m.holds(changes[0]):
+	case base.Revision < m.state.head.Revision && m.holds(changes[0]):
 		// The same change again is no conflict.
 		if m.short {
 			return registry.ErrNotDurable
 		}
 		return nil
-	case base > m.state.head.Revision:
-		return fmt.Errorf("%w: %w: base %d, head %d", registry.ErrConflict, registry.ErrRewound, base, m.state.head.Revision)
-	case base != m.state.head.Revision:
-		return fmt.Errorf("%w: base %d, head %d", registry.ErrConflict, base, m.state.head.Revision)
+	case base.Revision > m.state.head.Revision:
+		return fmt.Errorf("%w: %w: base %d, head %d", registry.ErrConflict, registry.ErrRewound, base.Revision, m.state.head.Revision)
+	case base != registry.Mark{Revision: m.state.head.Revision, Digest: m.state.head.Digest, CaseSum: m.state.head.CaseSum}:
+		return fmt.Errorf("%w: base %d, head %d", registry.ErrConflict, base.Revision, m.state.head.Revision)
 	}
 	for i, c := range changes {
-		if c.Revision != base+1+registry.Revision(i) {
-			return fmt.Errorf("%w: change %d on base %d", registry.ErrInvalid, c.Revision, base)
+		if c.Revision != base.Revision+1+registry.Revision(i) {
+			return fmt.Errorf("%w: change %d on base %d", registry.ErrInvalid, c.Revision, base.Revision)
 		}
 	}
-	if head.Revision != base+registry.Revision(len(changes)) {
-		return fmt.Errorf("%w: head %d on base %d", registry.ErrInvalid, head.Revision, base)
+	if head.Revision != base.Revision+registry.Revision(len(changes)) {
+		return fmt.Errorf("%w: head %d on base %d", registry.ErrInvalid, head.Revision, base.Revision)
 	}
 	return m.append(changes, head)
 }
@@ -221,16 +232,24 @@ func (m *Memory) append(changes []*registry.Change, head *registry.Head) error {
 		m.state.log = append(m.state.log, kept)
 	}
 	m.state.head = *head
+	told := m.state.log[len(m.state.log)-len(changes):]
 	for c := range m.wakes {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+		c.tell(told[:len(told):len(told)])
 	}
 	if m.short {
 		return registry.ErrNotDurable
 	}
 	return nil
+}
+
+func (c *subscriber) tell(changes []registry.Change) {
+	if c.note != nil {
+		c.note(changes)
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Reassert implements registry.Ledger.
@@ -243,6 +262,13 @@ func (m *Memory) Reassert(ctx context.Context, store registry.Head, changes []*r
 	if store != m.state.head {
 		return fmt.Errorf("%w: head %d, not %d", registry.ErrConflict, m.state.head.Revision, store.Revision)
 	}
+	n := min(int(store.Revision-m.state.trimmed), len(m.state.log))
+	for i, c := range m.state.log[n:] { // the head alone was set back
+		if i >= len(changes) || c.MAC != changes[i].MAC {
+			return fmt.Errorf("%w: the log holds another change %d", registry.ErrConflict, c.Revision)
+		}
+	}
+	m.state.log = m.state.log[:n:n]
 	return m.append(changes, head)
 }
 

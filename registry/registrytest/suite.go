@@ -27,7 +27,7 @@ type Store interface {
 
 // groupLedger is a ledger that commits several changes at once.
 type groupLedger interface {
-	CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Revision, changes []*registry.Change, head *registry.Head) error
+	CommitGroup(ctx context.Context, fence registry.Epoch, base registry.Mark, changes []*registry.Change, head *registry.Head) error
 }
 
 // patience is how long the suite waits for what a store does by itself.
@@ -169,7 +169,7 @@ func testRoundTrip(t *testing.T, s Store) {
 	c, h, next := w.Change(values...)
 	c.Reason = "a \"reason\" with\nlines, a NUL \x00 and \u2029"
 	c.MAC = w.sealer.Change(c)
-	if err := s.Commit(t.Context(), w.Epoch, 0, c, h); err != nil {
+	if err := s.Commit(t.Context(), w.Epoch, registry.Mark{}, c, h); err != nil {
 		t.Fatal(err)
 	}
 	w.View = next
@@ -212,10 +212,13 @@ func testConflict(t *testing.T, s Store) {
 	w := NewWriter(t, s)
 	w.Put(product("FP-1", "a"))
 	w.Put(product("FP-1", "b"))
-	for _, base := range []registry.Revision{0, 1, 3} {
+	other, cases := w.View.Mark(), w.View.Mark()
+	other.Digest[0]++
+	cases.CaseSum = registry.CaseSum{Count: 1}
+	for _, base := range []registry.Mark{{}, {Revision: 1}, {Revision: 3}, other, cases} {
 		c, h, _ := w.Change(product("FP-2", "refused"))
-		c.Revision, h.Revision = base+1, base+1
-		wantErr(t, fmt.Sprintf("base %d", base), s.Commit(t.Context(), w.Epoch, base, c, h), registry.ErrConflict)
+		c.Revision, h.Revision = base.Revision+1, base.Revision+1
+		wantErr(t, fmt.Sprintf("base %+v", base), s.Commit(t.Context(), w.Epoch, base, c, h), registry.ErrConflict)
 		unchanged(t, s, w)
 	}
 }
@@ -226,7 +229,7 @@ func testRace(t *testing.T, s Store) {
 	errs := make([]error, 8)
 	for i := range errs {
 		c, h, _ := w.Change(product("FP-1", fmt.Sprint(i)))
-		wg.Go(func() { errs[i] = s.Commit(t.Context(), w.Epoch, 0, c, h) })
+		wg.Go(func() { errs[i] = s.Commit(t.Context(), w.Epoch, registry.Mark{}, c, h) })
 	}
 	wg.Wait()
 	won := 0
@@ -246,12 +249,12 @@ func testFence(t *testing.T, s Store) {
 	w.Put(product("FP-1", "a"))
 	for _, fence := range []registry.Epoch{0, w.Epoch - 1, w.Epoch + 1} {
 		c, h, _ := w.Change(product("FP-2", "refused"))
-		wantErr(t, fmt.Sprintf("fence %d", fence), s.Commit(t.Context(), fence, 1, c, h), registry.ErrFenced)
+		wantErr(t, fmt.Sprintf("fence %d", fence), s.Commit(t.Context(), fence, w.View.Mark(), c, h), registry.ErrFenced)
 		unchanged(t, s, w)
 	}
 	// A deposed writer is fenced even when its base is wrong too.
 	c, h, _ := w.Change(product("FP-2", "refused"))
-	wantErr(t, "fence before base", s.Commit(t.Context(), w.Epoch+1, 7, c, h), registry.ErrFenced)
+	wantErr(t, "fence before base", s.Commit(t.Context(), w.Epoch+1, registry.Mark{Revision: 7}, c, h), registry.ErrFenced)
 }
 
 func testLead(t *testing.T, s Store) {
@@ -329,11 +332,11 @@ func testGroup(t *testing.T, s Store) {
 	}
 	after := w.View
 	w.View = base
-	wantErr(t, "stale base", g.CommitGroup(t.Context(), w.Epoch, 0, group, h), registry.ErrConflict)
+	wantErr(t, "stale base", g.CommitGroup(t.Context(), w.Epoch, registry.Mark{}, group, h), registry.ErrConflict)
 	unchanged(t, s, w)
-	wantErr(t, "stale fence", g.CommitGroup(t.Context(), w.Epoch+1, 1, group, h), registry.ErrFenced)
+	wantErr(t, "stale fence", g.CommitGroup(t.Context(), w.Epoch+1, w.View.Mark(), group, h), registry.ErrFenced)
 	unchanged(t, s, w)
-	if err := g.CommitGroup(t.Context(), w.Epoch, 1, group, h); err != nil {
+	if err := g.CommitGroup(t.Context(), w.Epoch, base.Mark(), group, h); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "head", head(t, s), *h)

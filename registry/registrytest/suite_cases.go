@@ -40,7 +40,7 @@ func testCases(t *testing.T, s Store) {
 	w := NewWriter(t, s)
 	w.Put(product("FP-1", "before there was any"))
 	first, h, next := w.Change(product("FP-1", "a"), caseOf("AP-1", `{"n":1}`), caseOf("odd*id?\"", `{"n":"é\u0000"}`))
-	if err := s.Commit(t.Context(), w.Epoch, 1, first, h); err != nil {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), first, h); err != nil {
 		t.Fatal(err)
 	}
 	w.View = next
@@ -59,7 +59,7 @@ func testCases(t *testing.T, s Store) {
 
 	// A change of casework alone, and one of records alone.
 	second, h, next := w.Change(caseOf("AP-1", `{"n":2}`))
-	if err := s.Commit(t.Context(), w.Epoch, 2, second, h); err != nil {
+	if err := s.Commit(t.Context(), w.Epoch, w.View.Mark(), second, h); err != nil {
 		t.Fatal(err)
 	}
 	w.View = next
@@ -75,8 +75,8 @@ func testCases(t *testing.T, s Store) {
 	// What is refused leaves no body.
 	before := cases(t, s)
 	refused, h, _ := w.Change(product("FP-2", "refused"), caseOf("AP-1", `{"n":"refused"}`), caseOf("AP-2", `{"n":"refused"}`))
-	wantErr(t, "another epoch", s.Commit(t.Context(), w.Epoch+1, 4, refused, h), registry.ErrFenced)
-	wantErr(t, "another base", s.Commit(t.Context(), w.Epoch, 3, refused, h), registry.ErrConflict)
+	wantErr(t, "another epoch", s.Commit(t.Context(), w.Epoch+1, w.View.Mark(), refused, h), registry.ErrFenced)
+	wantErr(t, "another base", s.Commit(t.Context(), w.Epoch, registry.Mark{Revision: 3}, refused, h), registry.ErrConflict)
 	want(t, "bodies after a refusal", cases(t, s), before)
 	unchanged(t, s, w)
 }

@@ -135,7 +135,7 @@ func testCancelled(t *testing.T, s Store) {
 		t.Error("follow succeeded")
 	}
 	c, h, _ := w.Change(product("FP-2", "b"))
-	if err := s.Commit(ctx, w.Epoch, 1, c, h); err == nil {
+	if err := s.Commit(ctx, w.Epoch, w.View.Mark(), c, h); err == nil {
 		t.Error("commit succeeded")
 	}
 }

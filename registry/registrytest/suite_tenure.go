@@ -73,7 +73,7 @@ func testReassert(t *testing.T, s Store) {
 	}
 	w.View, w.Epoch = next, epoch
 	c, ch, _ := w.Change(product("FP-1", "by the earlier one"))
-	wantErr(t, "after a change of a later epoch", s.Commit(t.Context(), epoch, later.Revision, c, ch), registry.ErrFenced)
+	wantErr(t, "after a change of a later epoch", s.Commit(t.Context(), epoch, w.View.Mark(), c, ch), registry.ErrFenced)
 	unchanged(t, s, w)
 	if e, err := s.Lead(t.Context(), "writer", 0, time.Hour); err != nil || e <= later.Epoch {
 		t.Errorf("claimed anew: epoch %d, %v; want above %d", e, err, later.Epoch)

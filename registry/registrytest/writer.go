@@ -104,11 +104,17 @@ func NewWriter(t testing.TB, l registry.Ledger) *Writer {
 	return &Writer{Epoch: epoch, View: &registry.View{}, ledger: l, sealer: Sealer(t), t: t, macs: map[string]registry.MAC{}}
 }
 
+// NewWriterAt goes on from what a View shows, in the name of whoever holds an epoch.
+func NewWriterAt(t testing.TB, l registry.Ledger, epoch registry.Epoch, v *registry.View) *Writer {
+	t.Helper()
+	return &Writer{Epoch: epoch, View: v, ledger: l, sealer: Sealer(t), t: t}
+}
+
 // Put commits one change of some nouns and returns its revision.
 func (w *Writer) Put(values ...any) registry.Revision {
 	w.t.Helper()
 	c, head, next := w.Change(values...)
-	if err := w.ledger.Commit(context.Background(), w.Epoch, w.View.Revision, c, head); err != nil {
+	if err := w.ledger.Commit(context.Background(), w.Epoch, w.View.Mark(), c, head); err != nil {
 		w.t.Fatalf("commit %d: %v", c.Revision, err)
 	}
 	w.View = next

@@ -1,0 +1,69 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// supersede commits as many changes that change nothing as lead to a revision
+// that a sidecar holds and the store does not.
+//
+// A primary that was deposed while it slept may, as it wakes up, still commit
+// what was under way and tell those who are connected to it. They follow its
+// successor by now, whose head they refuse as a step back; nobody can give that
+// head what they hold, since its writer heard of no success, or gave up. They
+// would refuse everything, once their leases are over, until the next command.
+// Once the head is as high as theirs they see by its digest that it is another
+// register than theirs, and load it anew.
+//
+// One that took the number which the store has given to another change by now
+// sees that by itself, unless the deposed primary's writer was of a later epoch
+// than the present one, of which its successor never heard: then the writer
+// claims a later epoch, and commits one change under it.
+//
+// Only the writer does so, and not before every control plane has had the time to
+// give back what it holds (settleGrace).
+func (r *Register) supersede(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	r.roll.mu.Lock()
+	roll := r.roll.known
+	r.roll.mu.Unlock()
+	held, err := r.View()
+	epoch := Epoch(r.epoch.Load())
+	if err != nil || held.Revision != roll.head || epoch == 0 {
+		return err // there by now, or for another to do
+	}
+	if roll.high <= held.Revision && held.Epoch >= epoch {
+		r.cfg.Log.WarnContext(ctx, "a sidecar holds a change of a deposed writer: claiming a later epoch", "epoch", epoch, "revision", held.Revision)
+		r.deposed(epoch)
+		return nil
+	}
+	n := max(roll.high, held.Revision+1) - held.Revision
+	if n > groupCommandsMax {
+		return fmt.Errorf("%w: a sidecar holds revision %d, the store %d: more than one commit is missing, so it was put back or forged", ErrRewound, roll.high, roll.head)
+	}
+	if _, ok := r.ledger.(GroupLedger); !ok {
+		n = 1 // the next reading shows the rest
+	}
+	group := make([]*command, n)
+	for i := range group {
+		group[i] = &command{
+			actor: Actor{Name: r.cfg.Holder}, name: "supersede", empty: true, plan: func(*Tx) error { return nil },
+			answer: make(chan answer, 1),
+			reason: "a sidecar holds what the store never had or lost",
+		}
+	}
+	answers, changes, err := r.tryGroup(ctx, group)
+	switch {
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrFenced):
+		return nil // the next reading shows whether it is still to be done
+	case err != nil:
+		return err
+	}
+	r.finish(ctx, group, answers, changes)
+	r.roll.count(func(st *RollStats) { st.Superseded++ })
+	r.cfg.Log.WarnContext(ctx, "superseded what a sidecar holds and the store does not", "from", held.Revision, "to", held.Revision+n)
+	return nil
+}
