@@ -43,6 +43,9 @@ func (w *simWorld) judge() (bad []string) {
 			}
 		}
 	}
+	for _, x := range w.stuck {
+		say("P4: %s", x)
+	}
 	changes, err := w.store.Changes(context.Background(), 0, 1<<20)
 	if err != nil {
 		say("the log: %v", err)

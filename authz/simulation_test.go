@@ -22,7 +22,8 @@ import (
 //
 // P1: after a suspension was answered as complete, no sidecar allows a call of
 // its subject. P2: none arrives at the upstream. P3: otherwise whoever allows
-// one was named as pending, and does so before the instant named.
+// one was named as pending, and does so before the instant named. P4: once the
+// faults have ended, everybody follows again without anybody's help.
 //
 // One random source for each actor, seeded by the seed and the actor's name: a
 // failing seed is printed and replays.
@@ -106,7 +107,7 @@ func runSeeds(t *testing.T, from uint64, n, workers int, f fault) (bad []uint64)
 	wg.Wait()
 	t.Logf("%d seeds: %+v", n, total)
 	// A simulation in which nothing happens proves nothing.
-	if n >= 100 && (total.Complete < n || total.Incomplete < n/10 || total.Allowed < 10*n || total.Refused < 10*n || total.Failovers < n/10 || total.Lapsed == 0 || total.Reasserted == 0) {
+	if n >= 100 && (total.Complete < n || total.Incomplete < n/10 || total.Allowed < 10*n || total.Refused < 10*n || total.Failovers < n/10 || total.Lapsed == 0 || total.Reasserted == 0 || total.Deposed == 0 || n >= 300 && total.Superseded == 0) {
 		t.Errorf("too little happened in %d seeds: %+v", n, total)
 	}
 	return bad
@@ -136,6 +137,7 @@ type tally struct {
 	Lapsed, Reasserted               int
 	Allowed, Refused, Arrived        int // calls
 	Failovers, Joins, Kills, Pauses  int
+	Deposed, Superseded              int // revisions that a deposed primary told of, and that were gone past
 	ControlCrashes, Losses, Returned int
 }
 
@@ -149,6 +151,8 @@ func (a *tally) add(b tally) {
 	a.Refused += b.Refused
 	a.Arrived += b.Arrived
 	a.Failovers += b.Failovers
+	a.Deposed += b.Deposed
+	a.Superseded += b.Superseded
 	a.Joins += b.Joins
 	a.Kills += b.Kills
 	a.Pauses += b.Pauses
@@ -160,4 +164,8 @@ func (a *tally) add(b tally) {
 const (
 	simShort, simLong = time.Second, 2 * time.Second
 	simSpan           = 8 * time.Second
+	// simRecovery is how long it may take until all is well: whoever was killed has
+	// lapsed, the claim has changed hands, the new writer has held off, and a load
+	// that was begun in silence was begun again.
+	simRecovery = 6 * time.Second
 )

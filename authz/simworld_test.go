@@ -3,7 +3,6 @@ package authz_test
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -54,7 +53,10 @@ type simWorld struct {
 	lifts  map[string]time.Time // when the lift of a suspension was first asked for
 	jumps  []simJump
 	notes  []string
+	stuck  []string // what did not come right when everything else did
 	planes []*simPlane
+	// living are the sidecars that go on when the faults have ended.
+	living []*simSidecar
 }
 
 type simCall struct {
@@ -176,8 +178,44 @@ func (w *simWorld) run() {
 	time.Sleep(simSpan)
 	cancel()
 	w.wg.Wait()
+	w.recover(rnd)
+	for _, s := range w.living {
+		s.kill()
+	}
 	for _, p := range w.planes {
 		p.crash()
+	}
+}
+
+// recover: once nothing goes wrong any more, everybody follows again, without
+// a command and without anybody's help, and a suspension completes.
+func (w *simWorld) recover(rnd *rand.Rand) {
+	time.Sleep(simRecovery)
+	head := w.store.Head()
+	stuck := func(format string, args ...any) { w.stuck = append(w.stuck, fmt.Sprintf(format, args...)) }
+	for _, s := range w.living {
+		if st := s.mirror.Status(); !s.mirror.Ready() || st.Revision != head.Revision || st.Digest != head.Digest {
+			stuck("%s/%s holds %d, the store %d, ready %t: %s", s.id, s.incarnation, st.Revision, head.Revision, s.mirror.Ready(), st.LastError)
+		}
+	}
+	ctx := context.Background()
+	err := registry.ErrFenced
+	for i := range w.planes {
+		reg := w.planes[i].register()
+		var res registry.Result[registry.Suspension]
+		res, err = reg.Suspend(ctx, registry.Actor{Name: "last", Permissions: registry.PermOperator}, registry.SuspendCommand{
+			Subject: registry.SubjectRef{Kind: registry.KindProduct, ID: simProducts[rnd.IntN(len(simProducts))]}, Reason: "recovered"})
+		if err != nil {
+			continue
+		}
+		e, aerr := reg.Await(ctx, res.Revision, 3*time.Second)
+		if aerr != nil || !e.Complete {
+			stuck("a suspension at %d: %v, %s", res.Revision, aerr, simStates(&e))
+		}
+		break
+	}
+	if err != nil {
+		stuck("nobody commits: %v", err)
 	}
 }
 
@@ -209,7 +247,13 @@ func (w *simWorld) storeLife(_ string, rnd *rand.Rand) {
 		rest = 800 * time.Millisecond
 	}
 	for w.sleep(between(rnd, 200*time.Millisecond, rest)) {
-		switch rnd.IntN(4) {
+		kind := rnd.IntN(5)
+		if w.fault.stops {
+			kind = 1
+		}
+		switch kind {
+		case 1:
+			w.stopPrimary(rnd)
 		case 0:
 			ahead := between(rnd, -time.Hour, time.Hour)
 			w.store.SetClock(ahead)
@@ -239,6 +283,35 @@ func (w *simWorld) storeLife(_ string, rnd *rand.Rand) {
 	}
 }
 
+// stopPrimary stops the primary for longer than a poll may take, promotes a
+// replica that lagged, and wakes the old one up: it commits what was under way
+// and tells those who are still subscribed to it.
+func (w *simWorld) stopPrimary(rnd *rand.Rand) {
+	promote := w.store.Replica()
+	w.store.NotDurable(true)
+	w.sleep(between(rnd, time.Millisecond, 200*time.Millisecond))
+	stopped := w.store.Stop()
+	w.note("store: stopped at %d", w.store.Head().Revision)
+	w.sleep(between(rnd, 350*time.Millisecond, 800*time.Millisecond))
+	salt := rnd.Uint64()
+	stopped.Promote(promote, func(link string) bool {
+		h := fnv.New64a()
+		_, _ = h.Write(binary.LittleEndian.AppendUint64([]byte(link), salt))
+		return h.Sum64()>>32%2 == 0
+	})
+	w.store.NotDurable(false)
+	w.note("store: failed over, head %d", w.store.Head().Revision)
+	w.sleep(between(rnd, time.Millisecond, 500*time.Millisecond))
+	done, told := stopped.Wake()
+	w.note("store: the old primary wakes up, runs %d calls, tells of %d", done, told)
+	w.sleep(between(rnd, time.Millisecond, 500*time.Millisecond))
+	stopped.End()
+	w.count(func(c *tally) {
+		c.Failovers++
+		c.Deposed += told
+	})
+}
+
 // --- sidecars
 
 // simSidecar is one process.
@@ -249,7 +322,7 @@ type simSidecar struct {
 	mirror          *registry.Mirror
 	x               *authz.Decider
 	cancel          context.CancelFunc
-	done            sync.WaitGroup
+	done, served    sync.WaitGroup // of the mirror, of the calls
 }
 
 type simTokens map[string]*token.Claims
@@ -270,10 +343,11 @@ func (w *simWorld) startSidecar(id string, life int, rnd *rand.Rand) *simSidecar
 	s := &simSidecar{w: w, id: id, incarnation: fmt.Sprint(life)}
 	name := id + "/" + s.incarnation
 	s.link = registrytest.NewLink(w.store)
+	s.link.Name = name
 	s.link.Set(registrytest.Fault{Jitter: w.jitter(name)})
 	log := registrytest.Store(s.link)
 	if w.fault.sidecarStore != nil {
-		log = w.fault.sidecarStore(log)
+		log = w.fault.sidecarStore(s.link)
 	}
 	// Clocks: the lease's may be off its rate by less than the margin allows, the
 	// wall clock by less than the declared skew.
@@ -305,7 +379,7 @@ func (w *simWorld) startSidecar(id string, life int, rnd *rand.Rand) *simSidecar
 	s.cancel = cancel
 	s.done.Go(func() { _ = s.mirror.Run(ctx) })
 	traffic := w.rand(name + " traffic")
-	s.done.Go(func() { s.serve(ctx, traffic) })
+	s.served.Go(func() { s.serve(ctx, traffic) })
 	w.count(func(c *tally) { c.Joins++ })
 	w.note("%s starts", name)
 	return s
@@ -320,6 +394,8 @@ func (s *simSidecar) serve(ctx context.Context, rnd *rand.Rand) {
 		t.Reset(between(rnd, 5*time.Millisecond, 90*time.Millisecond))
 		select {
 		case <-ctx.Done():
+			return
+		case <-w.ctx.Done(): // calls have been seen enough
 			return
 		case <-t.C:
 		}
@@ -354,8 +430,14 @@ func (s *simSidecar) serve(ctx context.Context, rnd *rand.Rand) {
 // kill ends a process at once; nobody hears of it.
 func (s *simSidecar) kill() {
 	s.link.Set(registrytest.Fault{Refused: true})
+	s.end()
+}
+
+// end ends it in good order.
+func (s *simSidecar) end() {
 	s.cancel()
 	s.done.Wait()
+	s.served.Wait()
 }
 
 // sidecar is the fate of one sidecar's name: lives, faults of its link, and
@@ -367,12 +449,16 @@ func (w *simWorld) sidecar(id string, rnd *rand.Rand) {
 	}
 	var old *simSidecar
 	s := w.startSidecar(id, life, rnd)
-	end := func(s *simSidecar) {
-		if s != nil {
-			s.kill()
+	defer func() {
+		for _, s := range []*simSidecar{old, s} {
+			if s != nil { // its faults end, it goes on
+				s.link.Set(registrytest.Fault{Jitter: w.jitter(id + "/" + s.incarnation)})
+				w.mu.Lock()
+				w.living = append(w.living, s)
+				w.mu.Unlock()
+			}
 		}
-	}
-	defer func() { end(old); end(s) }()
+	}()
 	for w.sleep(between(rnd, 20*time.Millisecond, 1500*time.Millisecond)) {
 		name := id + "/" + s.incarnation
 		f := registrytest.Fault{Jitter: w.jitter(name)}
@@ -394,8 +480,7 @@ func (w *simWorld) sidecar(id string, rnd *rand.Rand) {
 			continue
 		case 1: // ends in good order, and comes back
 			w.note("%s ends", name)
-			s.cancel()
-			s.done.Wait()
+			s.end()
 			life++
 			s = w.startSidecar(id, life, rnd)
 			continue
@@ -436,165 +521,4 @@ func (w *simWorld) sidecar(id string, rnd *rand.Rand) {
 
 func simFaultWords(f *registrytest.Fault) string {
 	return fmt.Sprintf("silent %t refused %t lose-reply %t delays %v %v", f.Silent, f.Refused, f.LoseReply, f.RequestDelay, f.ReplyDelay)
-}
-
-// --- control planes
-
-type simPlane struct {
-	w      *simWorld
-	name   string
-	life   int
-	link   *registrytest.Link
-	mu     sync.Mutex // guards reg
-	reg    *registry.Register
-	cancel context.CancelFunc
-	done   *sync.WaitGroup
-}
-
-func newSimPlane(w *simWorld, name string) *simPlane { return &simPlane{w: w, name: name} }
-
-func (p *simPlane) register() *registry.Register {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.reg
-}
-
-func (p *simPlane) start() {
-	w := p.w
-	p.life++
-	name := fmt.Sprint("plane ", p.name, p.life)
-	p.link = registrytest.NewLink(w.store)
-	p.link.Set(registrytest.Fault{Jitter: w.jitter(name)})
-	store := registrytest.Store(p.link)
-	if w.fault.planeStore != nil {
-		store = w.fault.planeStore(store, w)
-	}
-	born := time.Now()
-	jitter := w.rand(name + " pauses")
-	m := registry.NewMirror(store, w.sealer, registry.MirrorConfig{
-		ID: p.name, Incarnation: fmt.Sprint(p.life), Observer: true, Short: simShort, Long: simLong, Poll: 250 * time.Millisecond,
-		Clock: func() time.Duration { return time.Hour + time.Since(born) }, Jitter: func(d time.Duration) time.Duration { return time.Duration(jitter.Int64N(int64(d))) },
-	})
-	drain := admission.DefaultValidity + admission.DefaultSkew
-	if w.fault.noDrain {
-		drain = 0
-	}
-	reg := registry.NewRegister(store, m, w.sealer, registry.RegisterConfig{
-		Holder: p.name, ClaimTTL: time.Second, Drain: drain, LeaseMax: simLong, Now: func() time.Time { return time.Now().Add(simWall) },
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	p.mu.Lock()
-	p.reg = reg
-	p.mu.Unlock()
-	p.cancel, p.done = cancel, &sync.WaitGroup{}
-	p.done.Go(func() { _ = m.Run(ctx) })
-	p.done.Go(func() { _ = reg.Run(ctx) })
-}
-
-func (p *simPlane) crash() {
-	p.link.Set(registrytest.Fault{Refused: true})
-	p.cancel()
-	p.done.Wait()
-	st := p.reg.RollStats()
-	p.w.count(func(c *tally) {
-		c.Lapsed += int(st.Lapses)
-		c.Reasserted += int(st.Reasserts)
-	})
-}
-
-func (p *simPlane) live(rnd *rand.Rand) {
-	w := p.w
-	for w.sleep(between(rnd, 100*time.Millisecond, 3*time.Second)) {
-		f := registrytest.Fault{Jitter: w.jitter(fmt.Sprint("plane ", p.name, p.life))}
-		fate := rnd.IntN(10)
-		if w.fault.planes != 0 && rnd.IntN(2) == 0 {
-			fate = w.fault.planes
-		}
-		switch fate {
-		case 0:
-			p.crash()
-			w.note("plane %s crashed", p.name)
-			w.count(func(c *tally) { c.ControlCrashes++ })
-			w.sleep(between(rnd, 0, time.Second))
-			p.start()
-			continue
-		case 1:
-			f.Silent = true
-		case 2:
-			f.LoseReply = true
-		case 3:
-			f.RequestDelay, f.ReplyDelay = between(rnd, 0, 300*time.Millisecond), between(rnd, 0, 300*time.Millisecond)
-		}
-		w.note("plane %s link %s", p.name, simFaultWords(&f))
-		p.link.Set(f)
-	}
-}
-
-// --- operators
-
-func (w *simWorld) operator(name string, rnd *rand.Rand) {
-	all := registry.PermOperator
-	one, two := registry.Actor{Name: name, Permissions: all}, registry.Actor{Name: name + " second", Permissions: all}
-	for w.sleep(between(rnd, 10*time.Millisecond, 500*time.Millisecond)) {
-		product := simProducts[rnd.IntN(len(simProducts))]
-		first := rnd.IntN(2)
-		wait := between(rnd, 50*time.Millisecond, 3*time.Second)
-		asked := time.Now()
-		var res registry.Result[registry.Suspension]
-		err := errors.New("nobody was asked")
-		var reg *registry.Register
-		var by string
-		for i := range 2 {
-			p := w.planes[(first+i)%2]
-			reg, by = p.register(), p.name
-			res, err = reg.Suspend(w.ctx, one, registry.SuspendCommand{Subject: registry.SubjectRef{Kind: registry.KindProduct, ID: product}, Reason: "simulated"})
-			if err == nil || !errors.Is(err, registry.ErrFenced) {
-				break
-			}
-		}
-		if err != nil {
-			w.note("%s: suspend %s by %s: %v", name, product, by, err)
-			w.count(func(c *tally) { c.Refusals++ })
-		} else {
-			id := res.Entry.ID
-			e, err := reg.Await(w.ctx, res.Revision, wait)
-			ret := time.Now()
-			if err == nil && w.ctx.Err() == nil {
-				w.note("%s: suspended %s as %s at %d by %s: %s", name, product, id, res.Revision, by, simStates(&e))
-				w.mu.Lock()
-				w.told = append(w.told, simTold{asked: asked, ret: ret, id: id, product: product, revision: res.Revision, e: e, by: by})
-				if e.Complete {
-					w.counts.Complete++
-				} else {
-					w.counts.Incomplete++
-				}
-				w.mu.Unlock()
-			}
-		}
-		if res.Entry == nil {
-			continue
-		}
-		w.sleep(between(rnd, 0, 1200*time.Millisecond))
-		w.mu.Lock()
-		if _, asked := w.lifts[res.Entry.ID]; !asked {
-			w.lifts[res.Entry.ID] = time.Now()
-		}
-		w.mu.Unlock()
-		w.note("%s: lifts %s", name, res.Entry.ID)
-		for range 6 {
-			_, err := w.planes[rnd.IntN(2)].register().LiftSuspension(w.ctx, two, res.Entry.ID, registry.Meta{Reason: "simulated"})
-			if err == nil || errors.Is(err, registry.ErrForbidden) || errors.Is(err, registry.ErrState) || !w.sleep(200*time.Millisecond) {
-				break
-			}
-		}
-	}
-}
-
-func simStates(e *registry.Enforcement) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "complete %t after %d ms", e.Complete, e.ElapsedMS)
-	for _, s := range e.Sidecars {
-		fmt.Fprintf(&b, ", %s/%s %s at %d", s.ID, s.Incarnation, s.State, s.Revision)
-	}
-	return b.String()
 }
