@@ -241,7 +241,7 @@ func (m *Mirror) step(ctx context.Context) (more bool, err error) {
 		}
 		m.reload = false
 		if m.cfg.Observer {
-			m.tail.anchor(v)
+			m.recall(ctx, v)
 		}
 		m.publish(v)
 		held = v
