@@ -140,11 +140,11 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	rc := registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, LeaseMax: cfg.LeaseMax, Log: log}
+	ledger, writer := plantRegister(store, registry.RegisterConfig{Holder: cfg.ID, ClaimTTL: cfg.ClaimTTL, Drain: cfg.Drain, LeaseMax: cfg.LeaseMax, Log: log})
 	if audit != nil {
-		rc.Journal = audit
+		writer.Journal = audit
 	}
-	register := registry.NewRegister(store, mirror, seal, rc)
+	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
 	}

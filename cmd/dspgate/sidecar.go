@@ -272,12 +272,13 @@ func (s *sidecar) build(ctx context.Context) error {
 	}
 	incarnation := make([]byte, 8)
 	rand.Read(incarnation) // never fails: it ends the process instead
-	s.mirror = registry.NewMirror(s.store, seal, registry.MirrorConfig{
+	follow, mirror := plantMirror(s.store, registry.MirrorConfig{
 		ID: cfg.ID, Incarnation: hex.EncodeToString(incarnation),
 		Short: cfg.Lease.Short, Long: cfg.Lease.Long, Poll: cfg.Lease.Poll,
 		StateFile:   filepath.Join(cfg.StateDir, cfg.ID+".state"),
 		TightMemory: true, Log: s.log, OnAlarm: countAlarms(s.metrics, s.log),
 	})
+	s.mirror = registry.NewMirror(follow, seal, mirror)
 	if err := registerMirrorMetrics(s.metrics, s.mirror); err != nil {
 		return err
 	}

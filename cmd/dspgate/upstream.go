@@ -73,7 +73,7 @@ func runUpstream(ctx context.Context, ln net.Listener, arrivals io.Writer, keys 
 	handler := up.noting(mux)
 	if keys != "" {
 		// Every service of the sample register is marked stamp_verified.
-		v, err := stamped.New(stamped.Config{KeyFile: keys, Refused: func(r *http.Request, err error) { up.note(r, stamped.Reason(err)) }, Log: log})
+		v, err := stamped.New(stamped.Config{KeyFile: keys, Skew: plantSkew(), Refused: func(r *http.Request, err error) { up.note(r, stamped.Reason(err)) }, Log: log})
 		if err != nil {
 			return err
 		}
