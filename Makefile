@@ -56,8 +56,13 @@ e2e: tools build ## real Envoy and Redis: the cases, the stories, a few chaos tr
 	@GO=$(GO) scripts/gotest.sh ./cmd/dspgate ./e2e ./chaos
 
 .PHONY: chaos
-chaos: tools build ## N=20 trials of real processes under faults, judged; SEED=7 begins there
-	@$(GO) run ./chaos -n $(N) -seed $(or $(SEED),1)
+chaos: tools build ## N=20 trials of real processes under faults, judged; SEED=7 begins there, ADD=1 counts earlier runs in
+	@$(GO) run ./chaos -n $(N) -seed $(or $(SEED),1) $(if $(ADD),-add)
+
+.PHONY: chaos-planted
+chaos-planted: tools ## the same trials must catch each fault planted in a build of its own
+	@$(GO) build -trimpath -tags planted -o bin/dspgate-planted ./cmd/dspgate
+	@$(GO) run ./chaos -dspgate bin/dspgate-planted -planted all -n 30 -seed $(or $(SEED),1)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each

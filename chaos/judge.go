@@ -170,6 +170,21 @@ func (s *Suspension) bound(risk registry.Risk, sidecars []string) time.Time {
 	return bound
 }
 
+// boundAll is from when on nothing of the product may be allowed by anybody.
+func (s *Suspension) boundAll() time.Time {
+	bound := s.Returned
+	for i := range s.Sidecars {
+		if c := &s.Sidecars[i]; !s.Complete && c.State != registry.Acknowledged {
+			for _, until := range c.Until {
+				if u := until.Std().Add(time.Millisecond); u.After(bound) {
+					bound = u
+				}
+			}
+		}
+	}
+	return bound
+}
+
 // judgeNames: an answer that is not complete names who is not, until when for
 // every rating, and no further off than a lease.
 func judgeNames(s *Suspension, l *Limits, add func(string, string, ...any)) {

@@ -140,6 +140,7 @@ func TestJudgeFlagsEveryBreachAndNothingElse(t *testing.T) {
 func TestScheduleIsOfItsSeedAndStaysInItsTime(t *testing.T) {
 	const length = 5 * time.Second
 	kinds := map[string]bool{}
+	waits, outlasts := 0, 0
 	for seed := range uint64(200) {
 		all := schedule(seed, length, true)
 		if diff := cmp.Diff(all, schedule(seed, length, true)); diff != "" {
@@ -148,13 +149,29 @@ func TestScheduleIsOfItsSeedAndStaysInItsTime(t *testing.T) {
 		if len(all) == 0 {
 			t.Errorf("seed %d: nothing goes wrong", seed)
 		}
-		over := map[string]time.Duration{}
+		over, ambushed := map[string]time.Duration{}, map[string]bool{}
+		var last time.Duration
 		for _, f := range all {
 			kinds[f.Kind] = true
+			if f.On != "" {
+				waits++
+				if ambushed[f.Target] || f.At > ambushMax {
+					t.Errorf("seed %d: %v comes twice or late", seed, f)
+				}
+				ambushed[f.Target] = true
+				if f.Kind != pause && f.Kind != kill && f.For > leaseLong {
+					outlasts++
+				}
+				continue
+			}
+			if f.At < last {
+				t.Errorf("seed %d: %v is out of order", seed, f)
+			}
+			last = f.At
 			if f.At+f.For > length {
 				t.Errorf("seed %d: %v ends after the trial", seed, f)
 			}
-			if f.Kind != failover && f.At < over[f.Target] {
+			if ambushed[f.Target] || f.Kind != failover && f.At < over[f.Target] {
 				t.Errorf("seed %d: %v while something else is done to it", seed, f)
 			}
 			over[f.Target] = f.At + f.For
@@ -164,6 +181,9 @@ func TestScheduleIsOfItsSeedAndStaysInItsTime(t *testing.T) {
 				t.Errorf("seed %d: %v without failovers", seed, f)
 			}
 		}
+	}
+	if waits < 200 || outlasts < 60 {
+		t.Errorf("of 200 seeds' faults only %d wait for a suspension, and %d of them outlast a lease", waits, outlasts)
 	}
 	if len(kinds) != 8 {
 		t.Errorf("200 seeds have only faults of %v", kinds)

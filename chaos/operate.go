@@ -17,23 +17,29 @@ import (
 
 // operate suspends and lifts one product again and again, as operators do who
 // have two control planes to turn to, until ctx ends; it leaves the product
-// suspended or not, as it comes.
+// suspended or not, as it comes. With a fault on the heels of a suspension it has
+// patience: it hears the wait out, and lifts only when nobody may serve any more.
 func (t *trial) operate(ctx context.Context, product string, rng *rand.Rand) {
 	pause := func(low, high int) bool {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(time.Duration(low+rng.IntN(high-low)) * time.Millisecond):
-			return true
-		}
+		wait(ctx, millis(rng, low, high))
+		return ctx.Err() == nil
 	}
-	for pause(20, 200) {
-		var id string
-		for id == "" {
+	for pause(10, 150) {
+		var s Suspension
+		for s.ID == "" {
+			patient := t.ambushed() || rng.IntN(8) == 0
+			timeout := millis(rng, 200, 1500)
+			if patient {
+				timeout = leaseLong + millis(rng, 300, 900)
+			}
+			t.spring(ctx, onAsked)
+			var err error
 			// What was asked for is heard out, also when the trial is over.
-			s, err := t.suspend(context.WithoutCancel(ctx), product, time.Duration(300+rng.IntN(2500))*time.Millisecond)
-			if err == nil {
-				id = s
+			if s, err = t.suspend(context.WithoutCancel(ctx), product, timeout); err == nil {
+				t.spring(context.WithoutCancel(ctx), onAnswered)
+				if patient {
+					time.Sleep(time.Until(s.boundAll()) + millis(rng, 100, 400))
+				}
 				break
 			}
 			t.say("suspend %s: %v", product, err)
@@ -41,16 +47,16 @@ func (t *trial) operate(ctx context.Context, product string, rng *rand.Rand) {
 				return
 			}
 		}
-		if !pause(50, 600) {
+		if !pause(20, 400) {
 			return
 		}
-		t.lifting(id)
+		t.lifting(s.ID)
 		for {
-			err := t.lift(context.WithoutCancel(ctx), id)
+			err := t.lift(context.WithoutCancel(ctx), s.ID)
 			if err == nil {
 				break
 			}
-			t.say("lift %s: %v", id, err)
+			t.say("lift %s: %v", s.ID, err)
 			if !pause(20, 200) {
 				return
 			}
@@ -60,7 +66,7 @@ func (t *trial) operate(ctx context.Context, product string, rng *rand.Rand) {
 
 // suspend asks either control plane; the answer is kept when it says that the
 // suspension is committed and durable.
-func (t *trial) suspend(ctx context.Context, product string, wait time.Duration) (id string, err error) {
+func (t *trial) suspend(ctx context.Context, product string, wait time.Duration) (s Suspension, err error) {
 	body := map[string]any{"subject": map[string]string{"kind": "product", "id": product}, "reason": "a chaos trial"}
 	var answer struct {
 		Data struct {
@@ -70,19 +76,18 @@ func (t *trial) suspend(ctx context.Context, product string, wait time.Duration)
 	}
 	called := time.Now()
 	if err := t.command(ctx, t.world.Operator, "/v1/suspensions?wait=true&timeout="+url.QueryEscape(wait.String()), body, &answer); err != nil {
-		return "", err
+		return s, err
 	}
 	returned := time.Now()
 	e := answer.Data.Enforcement
 	if answer.Data.ID == "" || e == nil {
-		return "", fmt.Errorf("the answer has no ID or no enforcement")
+		return s, fmt.Errorf("the answer has no ID or no enforcement")
 	}
+	s = Suspension{ID: answer.Data.ID, Product: product, Called: called, Returned: returned, Complete: e.Complete, Sidecars: e.Sidecars}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.history.Suspensions = append(t.history.Suspensions, Suspension{
-		ID: answer.Data.ID, Product: product, Called: called, Returned: returned, Complete: e.Complete, Sidecars: e.Sidecars,
-	})
-	return answer.Data.ID, nil
+	t.history.Suspensions = append(t.history.Suspensions, s)
+	return s, nil
 }
 
 // lifting notes that a lift is about to be asked for, of every answer about it.
@@ -93,6 +98,24 @@ func (t *trial) lifting(id string) {
 	for i := range t.history.Suspensions {
 		if s := &t.history.Suspensions[i]; s.ID == id && s.LiftCalled.IsZero() {
 			s.LiftCalled = now
+		}
+	}
+}
+
+// liftAll lifts whatever suspends a product, before a trial.
+func (t *trial) liftAll(ctx context.Context, product string) {
+	var all struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := t.get(ctx, "/v1/suspensions?active=true&limit=100&product_id="+product, &all); err != nil {
+		t.say("%v", err)
+		return
+	}
+	for _, s := range all.Data {
+		if err := t.lift(ctx, s.ID); err != nil {
+			t.say("lift %s: %v", s.ID, err)
 		}
 	}
 }
@@ -135,7 +158,13 @@ func (t *trial) post(ctx context.Context, address, token string, body []byte, an
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%d: %.300s", resp.StatusCode, b)
+		var told struct {
+			Errors []struct{ Code, Detail string }
+		}
+		if json.Unmarshal(b, &told) != nil || len(told.Errors) == 0 {
+			return fmt.Errorf("%d: %.300q", resp.StatusCode, b)
+		}
+		return fmt.Errorf("%d %s: %s", resp.StatusCode, told.Errors[0].Code, told.Errors[0].Detail)
 	}
 	if answer == nil {
 		return nil
@@ -145,7 +174,7 @@ func (t *trial) post(ctx context.Context, address, token string, body []byte, an
 
 // commandTimeout is how long an operator waits before turning to the other
 // control plane: longer than any wait that is asked for.
-const commandTimeout = 4 * time.Second
+const commandTimeout = 7 * time.Second
 
 // call is one service that a product's traffic asks for.
 type call struct {

@@ -24,6 +24,7 @@ type Process struct {
 	out  *os.File // where its standard output goes instead of the log; nil for the log
 
 	mu      sync.Mutex // guards what follows
+	env     []string   // beside this program's own, from the next start on
 	cmd     *exec.Cmd  // nil when it never ran
 	done    chan struct{}
 	stopped bool // by SIGSTOP
@@ -31,14 +32,26 @@ type Process struct {
 
 // Start starts a program whose output goes to DIR/NAME.log.
 func Start(dir, name, path string, args ...string) (*Process, error) {
-	p := &Process{Name: name, path: path, args: args, log: filepath.Join(dir, name+".log")}
+	p := newProcess(dir, name, path, args...)
 	return p, p.Restart()
+}
+
+func newProcess(dir, name, path string, args ...string) *Process {
+	return &Process{Name: name, path: path, args: args, log: filepath.Join(dir, name+".log")}
 }
 
 // StartPiped starts a program with its standard input and output given.
 func StartPiped(dir, name string, in, out *os.File, path string, args ...string) (*Process, error) {
 	p := &Process{Name: name, path: path, args: args, log: filepath.Join(dir, name+".log"), in: in, out: out}
 	return p, p.Restart()
+}
+
+// SetEnv adds variables to the environment of the program from its next start
+// on, in the place of those added before.
+func (p *Process) SetEnv(env ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.env = env
 }
 
 // Restart starts the program again, after Kill.
@@ -50,6 +63,9 @@ func (p *Process) Restart() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(p.path, p.args...)
+	p.mu.Lock()
+	cmd.Env = append(os.Environ(), p.env...)
+	p.mu.Unlock()
 	cmd.Stdout, cmd.Stderr = log, log
 	if p.in != nil {
 		cmd.Stdin = p.in

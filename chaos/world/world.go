@@ -20,18 +20,19 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dspgate/dspgate/authz/token/issue"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/envoy/runner"
 	"github.com/dspgate/dspgate/envoy/xds"
-	"github.com/dspgate/dspgate/internal/freeport"
 )
 
 // Options say how large the world is.
@@ -44,7 +45,8 @@ type Options struct {
 	Short     time.Duration
 	Long      time.Duration // the serving leases
 	ClaimTTL  time.Duration
-	WithLinks bool // control planes and sidecars reach Redis by links
+	WithLinks bool     // control planes and sidecars reach Redis by links
+	Env       []string // beside this program's own, of every process of dspgate
 }
 
 // Node is a process of dspgate or an Envoy, with where it is reached.
@@ -68,10 +70,12 @@ type World struct {
 	// Tokens of two operators: who imposes a suspension may not lift it.
 	Operator, Operator2 string
 
-	o      Options
-	links  *Links
-	fronts []*front
-	signer *issue.Signer
+	o       Options
+	links   *Links
+	fronts  []*front
+	signer  *issue.Signer
+	held    []*place // all there ever were
+	ingress []*place // of the Envoys, which take them late
 }
 
 const (
@@ -120,6 +124,17 @@ func (w *World) Close() {
 	if w.links != nil {
 		w.links.Close()
 	}
+	for _, p := range w.held {
+		_ = p.free() // as a rule it is free by now
+	}
+}
+
+func (w *World) hold() (*place, error) {
+	p, err := hold()
+	if err == nil {
+		w.held = append(w.held, p)
+	}
+	return p, err
 }
 
 // Processes are all processes there are.
@@ -194,20 +209,30 @@ func (w *World) startRedis(ctx context.Context) error {
 	if w.o.Replicas > 0 {
 		settings = []string{"--min-replicas-to-write", "1", "--min-replicas-max-lag", "2", "--repl-timeout", "5", "--repl-ping-replica-period", "1"}
 	}
-	primary, err := StartRedis(ctx, w.o.Dir, "redis-1", append(settings, "--min-replicas-to-write", "0")...)
+	at, err := hold()
 	if err != nil {
 		return err
 	}
-	w.Redis = append(w.Redis, primary)
-	if w.o.Replicas == 0 {
-		return nil
-	}
+	w.Redis = make([]*Server, 1+w.o.Replicas)
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		w.Redis[0], err = startRedis(ctx, w.o.Dir, "redis-1", at, append(slices.Clone(settings), "--min-replicas-to-write", "0")...)
+		return err
+	})
 	for i := range w.o.Replicas {
-		r, err := StartRedis(ctx, w.o.Dir, fmt.Sprintf("redis-%d", i+2), append(settings, "--replicaof", "127.0.0.1 "+strconv.Itoa(primary.Port))...)
-		if err != nil {
+		g.Go(func() (err error) {
+			w.Redis[i+1], err = StartRedis(ctx, w.o.Dir, fmt.Sprintf("redis-%d", i+2), append(slices.Clone(settings), "--replicaof", "127.0.0.1 "+at.port())...)
 			return err
-		}
-		w.Redis = append(w.Redis, r)
+		})
+	}
+	err = g.Wait()
+	w.Redis = slices.DeleteFunc(w.Redis, func(s *Server) bool { return s == nil })
+	if err != nil || w.o.Replicas == 0 {
+		return err
+	}
+	primary := w.Redis[0]
+	if w.Sentinels, err = startSentinels(ctx, w.o.Dir, primary, w.Redis[1:]); err != nil {
+		return err
 	}
 	if err := primary.Await(ctx, func(ctx context.Context) error {
 		if _, err := primary.Do(ctx, "SET", "probe", "1"); err != nil {
@@ -223,54 +248,12 @@ func (w *World) startRedis(ctx context.Context) error {
 	if _, err := primary.Do(ctx, "CONFIG", "SET", "min-replicas-to-write", "1"); err != nil {
 		return err
 	}
-	for i := range 3 {
-		s, err := startSentinel(ctx, w.o.Dir, fmt.Sprintf("sentinel-%d", i+1), primary)
-		if err != nil {
-			return err
-		}
-		w.Sentinels = append(w.Sentinels, s)
-	}
 	for _, s := range w.Sentinels {
 		if err := s.Await(ctx, func(ctx context.Context) error { return w.watching(ctx, s) }); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// watching is nil when a Sentinel knows the other two and all replicas.
-func (w *World) watching(ctx context.Context, s *Server) error {
-	for what, want := range map[string]int{"sentinels": 2, "replicas": w.o.Replicas} {
-		got, err := s.Do(ctx, "SENTINEL", what, masterName)
-		if list, ok := got.([]any); err != nil || !ok || len(list) != want {
-			return fmt.Errorf("it does not know %d %s yet (%w)", want, what, err)
-		}
-	}
-	return nil
-}
-
-// Primary finds the Redis that most Sentinels call the primary; nil when they
-// do not agree on one.
-func (w *World) Primary(ctx context.Context) *Server {
-	votes := map[string]int{}
-	for _, s := range w.Sentinels {
-		got, err := s.Do(ctx, "SENTINEL", "get-master-addr-by-name", masterName)
-		if list, ok := got.([]any); err == nil && ok && len(list) == 2 {
-			votes[fmt.Sprint(list[1])]++
-		}
-	}
-	for _, r := range w.Redis {
-		if len(w.Redis) == 1 || votes[strconv.Itoa(r.Port)] >= 2 {
-			return r
-		}
-	}
-	return nil
-}
-
-// Failover asks a Sentinel to promote a replica.
-func (w *World) Failover(ctx context.Context, sentinel int) error {
-	_, err := w.Sentinels[sentinel].Do(ctx, "SENTINEL", "FAILOVER", masterName)
-	return err
 }
 
 // redisConfig is the redis section of one client, with the links it has.
@@ -317,12 +300,16 @@ func (w *World) redisConfig(client string) (map[string]any, []*Link, error) {
 func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
 
 func (w *World) startUpstream(ctx context.Context) (err error) {
-	addr, err := freeport.Pick()
+	at, err := w.hold()
 	if err != nil {
 		return err
 	}
+	addr := at.addr
+	if err := at.free(); err != nil {
+		return err
+	}
 	w.Arrivals = w.path("arrivals.jsonl")
-	if w.Upstream, err = Start(w.o.Dir, "upstream", w.o.Dspgate, "upstream", "--listen", addr, "--arrivals", w.Arrivals, "--admission-keys", w.path("admission.keys")); err != nil {
+	if w.Upstream, err = w.start("upstream", "upstream", "--listen", addr, "--arrivals", w.Arrivals, "--admission-keys", w.path("admission.keys")); err != nil {
 		return err
 	}
 	return w.Upstream.Await(ctx, func(ctx context.Context) error {
@@ -345,7 +332,14 @@ func (w *World) startNode(command, id string, cfg map[string]any) (*Process, err
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return nil, err
 	}
-	return Start(w.o.Dir, id, w.o.Dspgate, command, "--config", path)
+	return w.start(id, command, "--config", path)
+}
+
+// start starts a process of dspgate.
+func (w *World) start(name string, args ...string) (*Process, error) {
+	p := newProcess(w.o.Dir, name, w.o.Dspgate, args...)
+	p.env = w.o.Env
+	return p, p.Restart()
 }
 
 func (w *World) startControls(ctx context.Context) error {
@@ -355,23 +349,26 @@ func (w *World) startControls(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		api, err := freeport.Pick()
+		api, err := w.hold()
 		if err != nil {
 			return err
 		}
-		debug, err := freeport.Pick()
+		debug, err := w.hold()
 		if err != nil {
+			return err
+		}
+		if err := errors.Join(api.free(), debug.free()); err != nil {
 			return err
 		}
 		p, err := w.startNode("control", id, map[string]any{
-			"id": id, "listen": api, "debug": debug, "redis": redis, "register_key_file": w.path("register.key"),
+			"id": id, "listen": api.addr, "debug": debug.addr, "redis": redis, "register_key_file": w.path("register.key"),
 			"tokens_file": w.path("tokens.yaml"), "state_dir": w.path("state"), "claim_ttl": w.o.ClaimTTL.String(),
 			"lease_max": w.o.Long.String(), "sample_register": i == 0,
 		})
 		if err != nil {
 			return err
 		}
-		n := &Node{p, "http://" + api, "http://" + debug, links}
+		n := &Node{p, "http://" + api.addr, "http://" + debug.addr, links}
 		w.Controls = append(w.Controls, n)
 		if i == 0 { // the writer, so that it enters the sample register
 			if err := p.Await(ctx, GetOK(n.Debug+"/readyz")); err != nil {
@@ -404,11 +401,12 @@ func (w *World) SidecarsOf(envoy int) (ids []string) {
 func (w *World) startSidecars(ctx context.Context) error {
 	_, envoys := w.o.envoys()
 	for range envoys {
-		addr, err := freeport.Pick()
+		at, err := w.hold()
 		if err != nil {
 			return err
 		}
-		w.Envoys = append(w.Envoys, &Node{URL: "http://" + addr})
+		w.ingress = append(w.ingress, at)
+		w.Envoys = append(w.Envoys, &Node{URL: "http://" + at.addr})
 	}
 	for i, e := range w.o.EnvoyOf {
 		id := sidecarID(i)
@@ -416,7 +414,10 @@ func (w *World) startSidecars(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		debug, err := freeport.Pick()
+		debug, err := w.hold()
+		if err == nil {
+			err = debug.free()
+		}
 		if err != nil {
 			return err
 		}
@@ -425,7 +426,7 @@ func (w *World) startSidecars(ctx context.Context) error {
 			authorizers = append(authorizers, map[string]any{"id": s, "authz": "unix:" + w.socket(s+"-authz"), "access_log": "unix:" + w.socket(s)})
 		}
 		p, err := w.startNode("sidecar", id, map[string]any{
-			"id": id, "listen": "unix:" + w.socket(id), "listen_authz": "unix:" + w.socket(id+"-authz"), "debug": debug, "redis": redis,
+			"id": id, "listen": "unix:" + w.socket(id), "listen_authz": "unix:" + w.socket(id+"-authz"), "debug": debug.addr, "redis": redis,
 			"register_key_file": w.path("register.key"), "subject_key_file": w.path("subject.key"), "state_dir": w.path("state"),
 			"lease": map[string]any{"short": w.o.Short.String(), "long": w.o.Long.String()},
 			"issuers": []map[string]any{{
@@ -440,7 +441,7 @@ func (w *World) startSidecars(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.Sidecars = append(w.Sidecars, &Node{p, "", "http://" + debug, links})
+		w.Sidecars = append(w.Sidecars, &Node{p, "", "http://" + debug.addr, links})
 	}
 	for _, n := range w.Sidecars {
 		if err := n.Await(ctx, GetOK(n.Debug+"/readyz")); err != nil {
@@ -463,7 +464,10 @@ func (w *World) startEnvoys(ctx context.Context) error {
 		return err
 	}
 	for i, n := range w.Envoys {
-		admin, err := freeport.Pick()
+		admin, err := w.hold()
+		if err == nil {
+			err = errors.Join(admin.free(), w.ingress[i].free())
+		}
 		if err != nil {
 			return err
 		}
@@ -472,14 +476,14 @@ func (w *World) startEnvoys(ctx context.Context) error {
 			sockets = append(sockets, "unix:"+w.socket(s))
 		}
 		name := fmt.Sprintf("envoy-%d", i+1)
-		boot, err := xds.Bootstrap(xds.BootstrapConfig{NodeID: name, Admin: admin, Sidecars: sockets})
+		boot, err := xds.Bootstrap(xds.BootstrapConfig{NodeID: name, Admin: admin.addr, Sidecars: sockets})
 		if err != nil {
 			return err
 		}
 		if err := os.WriteFile(w.path(name+".json"), boot, 0o600); err != nil {
 			return err
 		}
-		n.Debug = "http://" + admin
+		n.Debug = "http://" + admin.addr
 		if n.Process, err = Start(w.o.Dir, name, bin, "-c", w.path(name+".json"), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"); err != nil {
 			return err
 		}
