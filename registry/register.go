@@ -405,3 +405,6 @@ func changing[T any](t *tx, id string, m Meta) (T, error) {
 	}
 	return e.Value, nil
 }
+
+// Now is the instant by this control plane's clock.
+func (r *Register) Now() Time { return At(r.cfg.Now()) }

@@ -79,6 +79,18 @@ func (r *Register) RunTimers(ctx context.Context, fire map[CaseKind]FireFunc) {
 	}
 }
 
+// FireDue fires once what is due now, and tells how many due-dates that were.
+// RunTimers does so by itself; this is for whoever cannot wait for it.
+func (r *Register) FireDue(ctx context.Context, fire map[CaseKind]FireFunc) (int, error) {
+	due, _ := r.dues(fire, nil)
+	later := map[string]timerRetry{}
+	r.fireAll(ctx, fire, due, later)
+	if len(later) > 0 {
+		return len(due) - len(later), fmt.Errorf("%w: %d due-dates were not fired", ErrUnavailable, len(later))
+	}
+	return len(due), nil
+}
+
 type timerRetry struct {
 	at    time.Time
 	pause time.Duration

@@ -91,3 +91,39 @@ type Outcome struct {
 	View     *View
 	Cases    *Casebook
 }
+
+// Suspend imposes a suspension from now on that a notice of its subject announced
+// and whose time has come; it holds until it is lifted. The ID comes back.
+func (t *Tx) Suspend(subject SubjectRef, reason, noticeID string) (string, error) {
+	s := Suspension{
+		ID: fmt.Sprintf("SU-%d", t.revision), Subject: subject, Reason: reason, ImposedBy: t.actor.Name, ImposedAt: t.now,
+		Starts: t.now, NoticeID: noticeID, Revision: t.revision,
+	}
+	if err := checkImportedSuspension(t.view, &s); err != nil {
+		return "", err
+	}
+	if err := creating[Suspension](t, s.ID); err != nil {
+		return "", err
+	}
+	return s.ID, t.put(KindSuspension, s.ID, &s)
+}
+
+// Lift lifts a suspension; one that is lifted already, or is not there, is left.
+func (t *Tx) Lift(id, reason string) error {
+	e := entryOf[Suspension](t.view, id)
+	if e == nil || e.Value.LiftedAt != 0 {
+		return nil
+	}
+	if err := checkReason("/reason", reason, false); err != nil {
+		return err
+	}
+	s := e.Value
+	s.LiftedAt, s.LiftedBy, s.LiftReason = t.now, t.actor.Name, reason
+	return t.put(KindSuspension, id, &s)
+}
+
+// Announce issues a notice of what takes effect at an instant. The ID comes back.
+func (t *Tx) Announce(subject SubjectRef, reason string, effective Time) (string, error) {
+	n := Notice{ID: fmt.Sprintf("NT-%d", t.revision), Subject: subject, Reason: reason, Issued: t.now, EffectiveAt: effective, By: t.actor.Name}
+	return n.ID, t.PutNotice(n)
+}

@@ -1,0 +1,404 @@
+package casework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/certification"
+)
+
+// Certification is one product's case; its ID is the Product ID. The state is the
+// product's (registry.CertState). A product without a case has an empty one.
+type Certification struct {
+	Product    string                          `json:"product_id"`
+	Owner      registry.ABN                    `json:"owner"`
+	Deployment Deployment                      `json:"deployment"`
+	Catalogue  string                          `json:"catalogue,omitempty"` // version that is answered
+	Category   certification.Category          `json:"category,omitempty"`
+	Because    string                          `json:"category_because,omitempty"`
+	Answers    map[string]certification.Answer `json:"answers,omitempty"`
+	Exceptions []certification.Exception       `json:"exceptions,omitempty"`
+	Declared   *Declaration                    `json:"declared,omitempty"`
+	// Reopened are requirements to be shown again, Material why.
+	Reopened []string                 `json:"reopened,omitempty"`
+	Material []certification.Material `json:"material_changes,omitempty"`
+	// Basis is why it is verified before it goes on; "" when it was not selected.
+	Basis        certification.Basis `json:"verification_basis,omitempty"`
+	Verification string              `json:"verification_id,omitempty"` // the open one
+	Verified     registry.Time       `json:"verified_at,omitempty"`     // accepted, since it was submitted
+	Conformance  []Run               `json:"conformance,omitempty"`     // runs in EVTE
+	HighRisk     []HighRisk          `json:"high_risk_approvals,omitempty"`
+	Pilot        *PilotTerms         `json:"pilot,omitempty"`
+	Interim      *InterimTerms       `json:"interim,omitempty"`
+	Services     []string            `json:"services,omitempty"` // approved for production
+	Approved     registry.Time       `json:"first_approved_at,omitempty"`
+	Period       string              `json:"valid_because,omitempty"`
+	Review       Review              `json:"review,omitzero"`
+	// Before is the state to come back to from Restricted and ReviewDue.
+	Before       registry.CertState `json:"state_before"`
+	NoticeID     string             `json:"notice_id,omitempty"`
+	SuspensionID string             `json:"suspension_id,omitempty"`
+	Clocks       clocks             `json:"clocks,omitempty"`
+	Dues         dues               `json:"dues,omitempty"`
+	Steps        []Step             `json:"steps,omitempty"`
+}
+
+// Deployment is how a product is built and run, as declared.
+type Deployment struct {
+	ClientControlled bool     `json:"client_controlled,omitempty" doc:"The client runs it on machines of its own."`
+	Commercial       bool     `json:"commercial,omitempty"`
+	Hosting          string   `json:"hosting,omitempty" maxLength:"200" doc:"Where and with whom."`
+	Offshore         bool     `json:"offshore,omitempty" doc:"Any part of it is hosted outside Australia."`
+	Authentication   string   `json:"authentication,omitempty" maxLength:"200" doc:"How its users sign in."`
+	SendingService   bool     `json:"sending_service,omitempty"`
+	Records          uint64   `json:"records,omitempty" maximum:"9007199254740991" doc:"Unique client records."`
+	Services         []string `json:"services,omitempty" maxItems:"100" doc:"Service keys wanted in production."`
+	AddOns           int      `json:"add_ons,omitempty" minimum:"0" maximum:"100000"`
+	Connections      uint64   `json:"add_on_connections,omitempty" maximum:"9007199254740991"`
+	ClientList       bool     `json:"add_on_client_list,omitempty"`
+}
+
+// Declaration is the signature under a self-certification.
+type Declaration struct {
+	Name     string        `json:"name"`
+	Position string        `json:"position,omitempty"`
+	By       string        `json:"by"`
+	At       registry.Time `json:"at"`
+	Mark     string        `json:"mark"` // of the answers then
+}
+
+// Run is a set of calls, judged from the decisions recorded of them.
+type Run struct {
+	At        registry.Time `json:"at"`
+	By        string        `json:"by"`
+	Decisions []string      `json:"decisions"`
+	Passed    []string      `json:"passed"`            // services
+	Missing   []string      `json:"missing,omitempty"` // services wanted without a good call
+	Refused   []Refusal     `json:"refused,omitempty"`
+}
+
+// Refusal is a decision that does not count, and why.
+type Refusal struct {
+	Decision string `json:"decision"`
+	Because  string `json:"because"`
+}
+
+// HighRisk is one assessor's approval of a service of a high rating for piloting.
+type HighRisk struct {
+	Service string        `json:"service"`
+	By      string        `json:"by"`
+	At      registry.Time `json:"at"`
+}
+
+// PilotTerms are those of production verification testing.
+type PilotTerms struct {
+	Services []string       `json:"services"`
+	Clients  []registry.ABN `json:"named_clients"`
+	Until    registry.Time  `json:"until"`
+	Passed   []string       `json:"passed,omitempty"` // services whose scenario was seen
+	Runs     []Run          `json:"runs,omitempty"`
+}
+
+// InterimTerms are those of a grandfathered or conditional approval.
+type InterimTerms struct {
+	Basis string        `json:"basis"` // grandfathered or conditional
+	Owed  []string      `json:"owed"`  // requirements
+	Until registry.Time `json:"until"`
+}
+
+// The due-dates of a certification.
+const (
+	dueReopened = "reopened"
+	dueExpiry   = "expiry"
+)
+
+// CaseKind implements registry.CaseBody.
+func (Certification) CaseKind() registry.CaseKind { return "certification" }
+
+// CaseDues implements registry.Dated.
+func (c Certification) CaseDues() []registry.Due { return c.Dues }
+
+// CaseKeys implements registry.CaseIndexer.
+func (c Certification) CaseKeys(add func(index, value string)) {
+	add("owner", c.Owner.String())
+	if c.Basis != "" && c.Verified == 0 {
+		add("verify", string(c.Basis))
+	}
+	if c.Declared != nil {
+		add("declared", "yes")
+	}
+}
+
+// Evidence is what was shown, by what it is; the bytes are kept elsewhere, by
+// their address.
+type Evidence struct {
+	ID      string                     `json:"id"`
+	Entity  registry.ABN               `json:"entity"`
+	Product string                     `json:"product_id"`
+	Address string                     `json:"address"` // sha256:…
+	Type    certification.EvidenceType `json:"type"`
+	Media   certification.Media        `json:"media"`
+	Bytes   int64                      `json:"bytes"`
+	Issued  registry.Time              `json:"issued_at,omitempty"`
+	Expires registry.Time              `json:"expires_at,omitempty"`
+	By      string                     `json:"by"`
+	At      registry.Time              `json:"at"`
+}
+
+// CaseKind implements registry.CaseBody.
+func (Evidence) CaseKind() registry.CaseKind { return "evidence" }
+
+// CaseKeys implements registry.CaseIndexer.
+func (e Evidence) CaseKeys(add func(index, value string)) {
+	add("entity", e.Entity.String())
+	add("product", e.Product)
+	add("address", addressKey(e.Address))
+}
+
+// addressKey is what of a content address fits an index: the digest.
+func addressKey(address string) string { return strings.TrimPrefix(address, "sha256:") }
+
+// Verification is an assessor's look at some requirements.
+type Verification struct {
+	ID           string              `json:"id"`
+	Product      string              `json:"product_id"`
+	Requirements []string            `json:"requirements"`
+	Method       string              `json:"method"` // test-controls or read-documents
+	Basis        certification.Basis `json:"basis"`
+	By           string              `json:"by"`
+	Begun        registry.Time       `json:"begun_at"`
+	Closed       registry.Time       `json:"closed_at,omitempty"`
+	ClosedBy     string              `json:"closed_by,omitempty"`
+	Accepted     bool                `json:"accepted"`
+	Note         string              `json:"note,omitempty"`
+}
+
+// CaseKind implements registry.CaseBody.
+func (Verification) CaseKind() registry.CaseKind { return "verification" }
+
+// CaseKeys implements registry.CaseIndexer.
+func (v Verification) CaseKeys(add func(index, value string)) {
+	add("product", v.Product)
+	add("state", openOr(v.Closed))
+}
+
+// Finding is something to be put right, by when.
+type Finding struct {
+	ID           string        `json:"id"`
+	Product      string        `json:"product_id"`
+	Owner        registry.ABN  `json:"owner"`
+	Verification string        `json:"verification_id,omitempty"`
+	Requirement  string        `json:"requirement"`
+	Text         string        `json:"text"`
+	By           string        `json:"by"`
+	Raised       registry.Time `json:"raised_at"`
+	Due          registry.Time `json:"due_at"`
+	Overdue      registry.Time `json:"overdue_at,omitempty"` // when that was noticed
+	Resolved     registry.Time `json:"resolved_at,omitempty"`
+	ResolvedBy   string        `json:"resolved_by,omitempty"`
+	Note         string        `json:"note,omitempty"`
+}
+
+// CaseKind implements registry.CaseBody.
+func (Finding) CaseKind() registry.CaseKind { return "finding" }
+
+// CaseDues implements registry.Dated.
+func (f Finding) CaseDues() []registry.Due {
+	if f.Resolved != 0 || f.Overdue != 0 {
+		return nil
+	}
+	return []registry.Due{{What: "remedy", At: f.Due}}
+}
+
+// CaseKeys implements registry.CaseIndexer.
+func (f Finding) CaseKeys(add func(index, value string)) {
+	add("product", f.Product)
+	add("owner", f.Owner.String())
+	add("state", openOr(f.Resolved))
+}
+
+func openOr(ended registry.Time) string {
+	if ended == 0 {
+		return "open"
+	}
+	return "closed"
+}
+
+// CertificationOf reads a product's case: an empty one when there is none.
+func CertificationOf(b *registry.Casebook, p *registry.Product) (*registry.Case[Certification], error) {
+	c, err := registry.CaseOf[Certification](b, p.ID)
+	if errors.Is(err, registry.ErrNotFound) {
+		return &registry.Case[Certification]{ID: p.ID, Body: Certification{Product: p.ID, Owner: p.Owner}}, nil
+	}
+	return c, err
+}
+
+// Profile is what the rules see of a product: what is declared, and who delivers it.
+func (d *Deployment) Profile(v *registry.View, p *registry.Product) certification.Profile {
+	out := certification.Profile{
+		Scenario: p.Scenario, ChainLength: 1 + len(p.Chain), ClientControlled: d.ClientControlled, Commercial: d.Commercial, Offshore: d.Offshore,
+		SendingService: d.SendingService, Records: d.Records, Connections: d.Connections, ClientList: d.ClientList, AddOns: d.AddOns,
+	}
+	for _, abn := range append([]registry.ABN{p.Owner}, p.Chain...) {
+		e := v.Entity(abn)
+		if e == nil {
+			continue
+		}
+		for _, r := range e.Roles {
+			if role := certification.Role(r); !slices.Contains(out.Roles, role) {
+				out.Roles = append(out.Roles, role)
+			}
+		}
+	}
+	slices.Sort(out.Roles)
+	for _, key := range d.Services {
+		if s := v.Service(key); s != nil {
+			out.MaxRisk = max(out.MaxRisk, certification.Risk(s.Risk))
+		}
+	}
+	return out
+}
+
+func (d *Deployment) check(v *registry.View) error {
+	if err := checkLine("/hosting", d.Hosting, false); err != nil {
+		return err
+	}
+	if err := checkLine("/authentication", d.Authentication, false); err != nil {
+		return err
+	}
+	if len(d.Services) > 100 || d.AddOns < 0 {
+		return registry.Field("/services", "at most 100")
+	}
+	for i, key := range d.Services {
+		if v.Service(key) == nil || slices.Contains(d.Services[:i], key) {
+			return registry.Field(fmt.Sprintf("/services/%d", i), "there is no service of that key, or it stands twice")
+		}
+	}
+	return nil
+}
+
+// Marking asks a product's questions and marks what was answered.
+func (d *Desk) Marking(b *registry.Casebook, c *Certification, p *registry.Product, now time.Time) (*certification.Marking, []certification.Applicable, error) {
+	profile := c.Deployment.Profile(b.View, p)
+	if err := profile.Check(); err != nil {
+		return nil, nil, translate(err)
+	}
+	cat := d.catalogue(c, now)
+	q := d.cfg.Framework.Questionnaire(certification.SelfCertification, cat.Version)
+	if q == nil {
+		return nil, nil, fmt.Errorf("no questionnaire asks about catalogue %s", cat.Version)
+	}
+	applicable := cat.Applicable(&profile, d.cfg.Framework.Open)
+	category, _ := cat.Category(&profile, d.cfg.Framework.Open)
+	held := map[string]certification.EvidenceType{}
+	for _, e := range evidenceOf(b, p.ID) {
+		held[e.Address] = e.Type
+	}
+	return q.Mark(certification.MarkInput{
+		Profile: profile, Applicable: applicable, Answers: c.Answers, Exceptions: c.Exceptions, Now: now, Open: d.cfg.Framework.Open,
+		EvidenceType: func(a string) (certification.EvidenceType, bool) { t, ok := held[a]; return t, ok },
+	}, category), applicable, nil
+}
+
+func (d *Desk) catalogue(c *Certification, now time.Time) *certification.Catalogue {
+	if cat := d.cfg.Framework.Catalogue(c.Catalogue); c.Catalogue != "" && cat != nil {
+		return cat
+	}
+	return d.cfg.Framework.InForce(now)
+}
+
+func evidenceOf(b *registry.Casebook, product string) []Evidence {
+	var out []Evidence
+	for id := range b.All(registry.Query{Kind: "evidence", Where: []registry.Where{{Index: "product", Value: product}}}) {
+		if e, err := registry.CaseOf[Evidence](b, id); err == nil {
+			out = append(out, e.Body)
+		}
+	}
+	return out
+}
+
+// edit is a certification being changed, with its product.
+type edit struct {
+	t *registry.Tx
+	c Certification
+	p registry.Product
+	b *registry.Casebook
+}
+
+// certify plans a command on a product's certification.
+func (d *Desk) certify(ctx context.Context, a registry.Actor, cmd Command, product string, m registry.Meta, change func(x *edit) error) (registry.Outcome, error) {
+	return d.do(ctx, a, cmd, m.Reason, func(t *registry.Tx) error {
+		x, rev, err := editOf(t, product)
+		if err != nil {
+			return err
+		}
+		own := a.Has(registry.PermDeveloper) && a.Entity != 0 && a.Entity == x.p.Owner
+		if !a.Staff() && !own {
+			return fmt.Errorf("%w: product %s", registry.ErrNotFound, cut(product))
+		}
+		if err := may(certificationRules(), a, cmd, "certification", x.p.Certification.State, own); err != nil {
+			return err
+		}
+		if m.IfMatch != 0 && m.IfMatch != rev {
+			return fmt.Errorf("%w: it has revision %d now", registry.ErrPrecondition, rev)
+		}
+		from := x.p.Certification.State
+		if err := change(x); err != nil {
+			return err
+		}
+		return x.put(cmd, from, m.Reason)
+	})
+}
+
+func editOf(t *registry.Tx, product string) (*edit, registry.Revision, error) {
+	p := t.View().Product(product)
+	if p == nil {
+		return nil, 0, fmt.Errorf("%w: product %s", registry.ErrNotFound, cut(product))
+	}
+	b, err := t.Casebook()
+	if err != nil {
+		return nil, 0, err
+	}
+	c, err := CertificationOf(b, p)
+	if err != nil {
+		return nil, 0, err
+	}
+	x := &edit{t: t, c: c.Body, p: *p, b: b}
+	x.c.Owner = p.Owner
+	return x, c.Revision, nil
+}
+
+// put writes the case, and the product when it changed.
+func (x *edit) put(cmd Command, from registry.CertState, note string) error {
+	x.c.Steps = addStep(x.c.Steps, x.t, cmd, from, x.p.Certification.State, note)
+	if err := registry.PutCase(x.t, x.p.ID, x.c); err != nil {
+		return err
+	}
+	return x.t.PutProduct(x.p)
+}
+
+// openFindings lists those of a product that are not resolved.
+func (x *edit) openFindings() []string {
+	ids, _ := x.b.Find(registry.Query{Kind: "finding", Where: []registry.Where{{Index: "product", Value: x.p.ID}, {Index: "state", Value: "open"}}, Limit: 100})
+	return ids
+}
+
+func (x *edit) noOpenFindings() error {
+	if open := x.openFindings(); len(open) > 0 {
+		return fmt.Errorf("%w: %d findings are open: %s", registry.ErrState, len(open), strings.Join(open, ", "))
+	}
+	return nil
+}
+
+func (x *edit) ref() registry.SubjectRef {
+	return registry.SubjectRef{Kind: registry.KindProduct, ID: x.p.ID}
+}
+
+func (x *edit) tell(subject, text string) error {
+	return tell(x.t, x.p.Owner, "certification/"+x.p.ID, x.p.ID+": "+subject, text)
+}

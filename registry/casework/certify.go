@@ -1,0 +1,341 @@
+package casework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/certification"
+)
+
+// Begin begins the self-certification of a Draft whose owner is registered.
+func (d *Desk) Begin(ctx context.Context, a registry.Actor, product string, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, Begin, product, m, func(x *edit) error {
+		if e := x.t.View().Entity(x.p.Owner); e == nil || e.State != registry.EntityRegistered {
+			return fmt.Errorf("%w: the owner %s is not Registered", registry.ErrState, x.p.Owner)
+		}
+		if x.c.Catalogue == "" {
+			x.c.Catalogue = d.cfg.Framework.InForce(x.t.Now().Std()).Version
+		}
+		return nil
+	})
+}
+
+// Describe declares how the product is built and run, which decides its category
+// and what applies to it.
+func (d *Desk) Describe(ctx context.Context, a registry.Actor, product string, dep Deployment, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, Describe, product, m, func(x *edit) error {
+		if err := dep.check(x.t.View()); err != nil {
+			return err
+		}
+		return d.describe(x, dep)
+	})
+}
+
+func (d *Desk) describe(x *edit, dep Deployment) error {
+	profile := dep.Profile(x.t.View(), &x.p)
+	if err := profile.Check(); err != nil {
+		return err
+	}
+	cat := d.catalogue(&x.c, x.t.Now().Std())
+	x.c.Catalogue, x.c.Deployment = cat.Version, dep
+	x.c.Category, x.c.Because = cat.Category(&profile, d.cfg.Framework.Open)
+	x.p.Category = registry.Category(x.c.Category)
+	return nil
+}
+
+// Answer answers questions, by their IDs; an answer without values takes one back.
+func (d *Desk) Answer(ctx context.Context, a registry.Actor, product string, answers map[string]certification.Answer, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, Answer, product, m, func(x *edit) error {
+		q := d.cfg.Framework.Questionnaire(certification.SelfCertification, d.catalogue(&x.c, x.t.Now().Std()).Version)
+		if q == nil {
+			return fmt.Errorf("%w: there is no questionnaire", registry.ErrState)
+		}
+		if x.p.Certification.State != registry.CertDraft && len(x.c.Reopened) == 0 {
+			return fmt.Errorf("%w: the certification is %s and no requirement is open; tell of a change first", registry.ErrState, x.p.Certification.State)
+		}
+		next := maps.Clone(x.c.Answers)
+		if next == nil {
+			next = map[string]certification.Answer{}
+		}
+		for id, one := range answers {
+			at := "/answers/" + strings.ReplaceAll(strings.ReplaceAll(id, "~", "~0"), "/", "~1")
+			asked := q.Question(id)
+			if asked == nil {
+				return registry.Field(at, "there is no such question")
+			}
+			if x.p.Certification.State != registry.CertDraft && !slices.Contains(x.c.Reopened, asked.Requirement) {
+				return registry.Field(at, "the requirement %s is not open", asked.Requirement)
+			}
+			if len(one.Values) == 0 && asked.Kind != certification.Choose {
+				delete(next, id)
+				continue
+			}
+			if err := asked.CheckAnswer(one); err != nil {
+				var f *certification.FieldError
+				if errors.As(err, &f) {
+					return &certification.FieldError{Field: at + f.Field, Err: f.Err}
+				}
+				return err
+			}
+			next[id] = one
+		}
+		x.c.Answers = next
+		return nil
+	})
+}
+
+// Attach notes evidence whose bytes were taken in and are kept.
+func (d *Desk) Attach(ctx context.Context, a registry.Actor, product string, e certification.Evidence, issued, expires registry.Time, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, Attach, product, m, func(x *edit) error {
+		if expires != 0 && expires <= x.t.Now() {
+			return registry.Field("/expires_at", "the evidence ended on %s: attach one that holds", expires)
+		}
+		id := fmt.Sprintf("EV-%d", x.t.Revision())
+		return registry.CreateCase(x.t, id, Evidence{
+			ID: id, Entity: x.p.Owner, Product: x.p.ID, Address: e.Address, Type: e.Type, Media: e.Media, Bytes: e.Bytes,
+			Issued: issued, Expires: expires, By: a.Name, At: x.t.Now(),
+		})
+	})
+}
+
+// RequestException asks that a requirement may fail, for a time, because of
+// something else.
+func (d *Desk) RequestException(ctx context.Context, a registry.Actor, product string, e certification.Exception, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, RequestException, product, m, func(x *edit) error {
+		e.RequestedBy, e.ApprovedBy = a.Name, ""
+		if err := e.Check(d.catalogue(&x.c, x.t.Now().Std()), x.t.Now().Std()); err != nil {
+			return err
+		}
+		x.c.Exceptions = append(slices.DeleteFunc(slices.Clone(x.c.Exceptions), func(o certification.Exception) bool { return o.Requirement == e.Requirement }), e)
+		return nil
+	})
+}
+
+// ApproveException approves one; not whoever asked for it.
+func (d *Desk) ApproveException(ctx context.Context, a registry.Actor, product, requirement string, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, ApproveException, product, m, func(x *edit) error {
+		x.c.Exceptions = slices.Clone(x.c.Exceptions)
+		i := slices.IndexFunc(x.c.Exceptions, func(e certification.Exception) bool { return e.Requirement == requirement })
+		if i < 0 {
+			return fmt.Errorf("%w: an exception from %s", registry.ErrNotFound, cut(requirement))
+		}
+		if x.c.Exceptions[i].RequestedBy == a.Name {
+			return fmt.Errorf("%w: the one who asked for an exception cannot approve it", registry.ErrForbidden)
+		}
+		x.c.Exceptions[i].ApprovedBy = a.Name
+		return nil
+	})
+}
+
+// SubmitCert signs the self-certification: a Draft becomes SelfCertified, and
+// what was reopened in a live product is shown. What stands in the way comes
+// back as one FieldError for each question.
+func (d *Desk) SubmitCert(ctx context.Context, a registry.Actor, product string, sign Declaration, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, SubmitCert, product, m, func(x *edit) error {
+		if err := checkLine("/name", sign.Name, true); err != nil {
+			return err
+		}
+		if err := checkLine("/position", sign.Position, false); err != nil {
+			return err
+		}
+		state := x.p.Certification.State
+		if state != registry.CertDraft && len(x.c.Reopened) == 0 {
+			return fmt.Errorf("%w: the certification is %s and nothing was reopened", registry.ErrState, state)
+		}
+		if len(x.c.Deployment.Services) == 0 {
+			return registry.Field("/services", "say first which services the product wants in production (describe)")
+		}
+		marking, _, err := d.Marking(x.b, &x.c, &x.p, x.t.Now().Std())
+		if err != nil {
+			return err
+		}
+		if blocked := marking.Blockers(); len(blocked) > 0 {
+			return blockers(blocked)
+		}
+		sign.By, sign.At, sign.Mark = a.Name, x.t.Now(), marking.Mark.String()
+		x.c.Declared = &sign
+		if state != registry.CertDraft {
+			x.c.Reopened, x.c.Material = nil, nil
+			x.c.Dues.clear(dueReopened)
+			x.c.Clocks.stop(x.t, "show-again")
+			return nil
+		}
+		x.p.Certification = registry.Certification{State: registry.CertSelfCertified}
+		x.c.Verified, x.c.Verification, x.c.Basis = 0, "", d.forced(x)
+		x.c.Clocks.start(x.t, "verify", "agency", d.cfg.Standards.Verify)
+		return nil
+	})
+}
+
+// blockers is what stands in the way of submitting, each with what to do.
+func blockers(all []certification.Blocker) error {
+	var errs []error
+	for _, b := range all {
+		at := "/answers"
+		if b.Question != "" {
+			at += "/" + b.Question
+		}
+		errs = append(errs, registry.Field(at, "%s", b.Say))
+	}
+	return errors.Join(errs...)
+}
+
+// forced is why a product is verified whatever a draw says.
+func (d *Desk) forced(x *edit) certification.Basis {
+	if x.c.Category == "A" {
+		return certification.ByCategory
+	}
+	for id := range x.b.All(registry.Query{Kind: "product", Where: []registry.Where{{Index: "owner", Value: x.p.Owner.String()}}}) {
+		if p := x.t.View().Product(id); p != nil && id != x.p.ID && live(p.Certification.State) && p.Certification.State != registry.CertPVT {
+			return ""
+		}
+	}
+	return certification.ByFirstTime
+}
+
+// Recall takes a self-certification back into a draft, before it is verified.
+func (d *Desk) Recall(ctx context.Context, a registry.Actor, product string, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, Recall, product, m, func(x *edit) error { x.reopen(); return nil })
+}
+
+// SendBack gives a self-certification back to be mended. Assessor.
+func (d *Desk) SendBack(ctx context.Context, a registry.Actor, product string, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, SendBack, product, m, func(x *edit) error {
+		if err := checkLine("/reason", m.Reason, true); err != nil {
+			return err
+		}
+		x.reopen()
+		return x.tell("your self-certification comes back", m.Reason)
+	})
+}
+
+func (x *edit) reopen() {
+	x.p.Certification = registry.Certification{State: registry.CertDraft}
+	x.c.Declared, x.c.Verification, x.c.Verified = nil, "", 0
+	x.c.Clocks.stop(x.t, "verify")
+}
+
+// StartVerification begins to verify the requirements named: all that apply when
+// none are. Assessor.
+func (d *Desk) StartVerification(ctx context.Context, a registry.Actor, product string, v Verification, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, StartVerification, product, m, func(x *edit) error {
+		if x.c.Verification != "" {
+			return fmt.Errorf("%w: the verification %s is open", registry.ErrState, x.c.Verification)
+		}
+		if v.Method != "test-controls" && v.Method != "read-documents" {
+			return registry.Field("/method", "use test-controls or read-documents")
+		}
+		_, applicable, err := d.Marking(x.b, &x.c, &x.p, x.t.Now().Std())
+		if err != nil {
+			return err
+		}
+		var all []string
+		for i := range applicable {
+			all = append(all, applicable[i].ID)
+		}
+		for i, r := range v.Requirements {
+			if !slices.Contains(all, r) {
+				return registry.Field(fmt.Sprintf("/requirements/%d", i), "%q does not apply to this product", cut(r))
+			}
+		}
+		if len(v.Requirements) == 0 {
+			v.Requirements = all
+		}
+		if x.c.Basis == "" {
+			x.c.Basis = certification.ByRank
+		}
+		id := fmt.Sprintf("VF-%d", x.t.Revision())
+		x.c.Verification, x.c.Verified = id, 0
+		if x.p.Certification.State == registry.CertSelfCertified {
+			x.p.Certification.State = registry.CertInVerification
+		}
+		return registry.CreateCase(x.t, id, Verification{
+			ID: id, Product: x.p.ID, Requirements: v.Requirements, Method: v.Method, Basis: x.c.Basis, By: a.Name, Begun: x.t.Now(),
+		})
+	})
+}
+
+// CloseVerification ends the open verification. What it found must be resolved
+// for it to be accepted. Assessor.
+func (d *Desk) CloseVerification(ctx context.Context, a registry.Actor, product string, accepted bool, note string, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, CloseVerification, product, m, func(x *edit) error {
+		if x.c.Verification == "" {
+			return fmt.Errorf("%w: no verification is open", registry.ErrState)
+		}
+		if err := checkText("/note", note, false); err != nil {
+			return err
+		}
+		if accepted {
+			if err := x.noOpenFindings(); err != nil {
+				return err
+			}
+			x.c.Verified = x.t.Now()
+			x.c.Clocks.stop(x.t, "verify")
+		}
+		v, err := registry.TxCase[Verification](x.t, x.c.Verification)
+		if err != nil {
+			return err
+		}
+		v.Body.Closed, v.Body.ClosedBy, v.Body.Accepted, v.Body.Note = x.t.Now(), a.Name, accepted, note
+		x.c.Verification = ""
+		if !accepted && x.p.Certification.State == registry.CertInVerification {
+			x.reopen()
+			if err := x.tell("your self-certification was not accepted", note); err != nil {
+				return err
+			}
+		}
+		return registry.PutCase(x.t, v.ID, v.Body)
+	})
+}
+
+// RaiseFinding notes something to be put right until a date. Assessor.
+func (d *Desk) RaiseFinding(ctx context.Context, a registry.Actor, product string, f Finding, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, RaiseFinding, product, m, func(x *edit) error {
+		if d.catalogue(&x.c, x.t.Now().Std()).Requirement(f.Requirement) == nil {
+			return registry.Field("/requirement", "%q is no requirement of the catalogue", cut(f.Requirement))
+		}
+		if err := checkText("/text", f.Text, true); err != nil {
+			return err
+		}
+		if f.Due == 0 {
+			f.Due = later(x.t.Now(), d.cfg.Standards.Remedy)
+		}
+		if f.Due <= x.t.Now() {
+			return registry.Field("/due_at", "must lie in the future")
+		}
+		id := fmt.Sprintf("FN-%d", x.t.Revision())
+		if err := x.tell("a finding", f.Text); err != nil {
+			return err
+		}
+		return registry.CreateCase(x.t, id, Finding{
+			ID: id, Product: x.p.ID, Owner: x.p.Owner, Verification: x.c.Verification, Requirement: f.Requirement, Text: f.Text,
+			By: a.Name, Raised: x.t.Now(), Due: f.Due,
+		})
+	})
+}
+
+// ResolveFinding notes that a finding was put right. Assessor.
+func (d *Desk) ResolveFinding(ctx context.Context, a registry.Actor, product, finding, note string, m registry.Meta) (registry.Outcome, error) {
+	return d.certify(ctx, a, ResolveFinding, product, m, func(x *edit) error {
+		f, err := registry.TxCase[Finding](x.t, finding)
+		if err == nil && f.Body.Product != x.p.ID {
+			err = fmt.Errorf("%w: finding %s", registry.ErrNotFound, cut(finding))
+		}
+		if err != nil {
+			return err
+		}
+		if f.Body.Resolved != 0 {
+			return fmt.Errorf("%w: the finding is resolved already", registry.ErrState)
+		}
+		if err := checkText("/note", note, false); err != nil {
+			return err
+		}
+		f.Body.Resolved, f.Body.ResolvedBy, f.Body.Note = x.t.Now(), a.Name, note
+		return registry.PutCase(x.t, finding, f.Body)
+	})
+}

@@ -1,0 +1,313 @@
+package casework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/mail"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/dspgate/dspgate/internal/identifier"
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/certification"
+)
+
+// Terms is one version of what an applicant accepts and declares.
+type Terms struct {
+	Version     string `yaml:"version" json:"version"`
+	Terms       string `yaml:"terms" json:"terms"`
+	Declaration string `yaml:"declaration" json:"declaration"`
+}
+
+// Standards are the service standards: how long each side has.
+type Standards struct {
+	Acknowledge time.Duration // the agency, to begin with an application
+	Decide      time.Duration // the agency, from submission
+	Reply       time.Duration // the applicant, to a question
+	Verify      time.Duration // the agency, from self-certification
+	Review      time.Duration // an entity, to answer a review; also the notice before a suspension
+	Remedy      time.Duration // an entity, to put a finding right
+}
+
+// Config is what a Desk works by. The zero value of a field takes the default.
+type Config struct {
+	Terms     Terms
+	Standards Standards
+	// Framework is the catalogue, the questionnaire and the other rules.
+	Framework *certification.Framework
+	// Checker makes the eligibility checks. Default Manual.
+	Checker Checker
+	// Runs judges conformance and pilot runs from recorded decisions. Nil: nothing
+	// can be judged, and no product passes.
+	Runs DecisionSource
+	// PilotCalls is how many calls of each service a pilot's scenario takes. Default 1.
+	PilotCalls int
+	Log        *slog.Logger
+}
+
+// day is the unit of the framework's terms.
+const day = 24 * time.Hour
+
+// year counts for reviews.
+const year = 365 * day
+
+// Desk is every command of registration and certification. Any number of
+// goroutines may use it.
+type Desk struct {
+	reg *registry.Register
+	cfg Config
+}
+
+// New makes a Desk over a Register that was configured with Types.
+func New(r *registry.Register, cfg Config) (*Desk, error) {
+	if cfg.Framework == nil {
+		f, err := certification.Default(certification.OpenDefaults())
+		if err != nil {
+			return nil, err
+		}
+		cfg.Framework = f
+	}
+	if cfg.Terms.Version == "" {
+		cfg.Terms = Terms{
+			Version:     "2026.1",
+			Terms:       "We tell the agency of incidents within 24 hours, of changes of name, contacts and ownership when they happen, and agree that the agency shares what it must with those affected.",
+			Declaration: "What is stated here is true and whole, and I may make this application for the business.",
+		}
+	}
+	s := &cfg.Standards
+	for _, x := range []struct {
+		d         *time.Duration
+		otherwise time.Duration
+	}{{&s.Acknowledge, 2 * day}, {&s.Decide, 28 * day}, {&s.Reply, 14 * day}, {&s.Verify, 28 * day}, {&s.Review, 28 * day}, {&s.Remedy, 30 * day}} {
+		if *x.d <= 0 {
+			*x.d = x.otherwise
+		}
+	}
+	if cfg.Checker == nil {
+		cfg.Checker = Manual{}
+	}
+	if cfg.PilotCalls <= 0 {
+		cfg.PilotCalls = 1
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Desk{reg: r, cfg: cfg}, nil
+}
+
+// Types are the types of casework of this package, for registry.RegisterConfig.
+func Types() []registry.CaseType {
+	return []registry.CaseType{
+		registry.CaseTypeOf[Registration](), registry.CaseTypeOf[Certification](), registry.CaseTypeOf[Evidence](),
+		registry.CaseTypeOf[Verification](), registry.CaseTypeOf[Finding](), registry.CaseTypeOf[Message](), registry.CaseTypeOf[Counter](),
+	}
+}
+
+// Timers are what happens when a due-date of this package's cases has come.
+func (d *Desk) Timers() map[registry.CaseKind]registry.FireFunc {
+	return map[registry.CaseKind]registry.FireFunc{
+		Registration{}.CaseKind():  d.fireRegistration,
+		Certification{}.CaseKind(): d.fireCertification,
+		Finding{}.CaseKind():       d.fireFinding,
+	}
+}
+
+// Terms are those an applicant accepts now.
+func (d *Desk) Terms() Terms { return d.cfg.Terms }
+
+// Framework is the set of rules the Desk works by.
+func (d *Desk) Framework() *certification.Framework { return d.cfg.Framework }
+
+// do plans and commits one command.
+func (d *Desk) do(ctx context.Context, a registry.Actor, name Command, reason string, plan func(*registry.Tx) error) (registry.Outcome, error) {
+	return d.reg.Do(ctx, a, string(name), reason, func(t *registry.Tx) error { return translate(plan(t)) })
+}
+
+// translate gives an error of package certification the register's sentinel.
+func translate(err error) error {
+	var f *certification.FieldError
+	if errors.As(err, &f) {
+		return registry.Field(f.Field, "%s", strings.TrimPrefix(f.Err.Error(), certification.ErrInvalid.Error()+": "))
+	}
+	return err
+}
+
+// Step is one thing that happened to a case.
+type Step struct {
+	At      registry.Time `json:"at"`
+	By      string        `json:"by"` // a person, a program, or timer
+	Command Command       `json:"command"`
+	From    string        `json:"from,omitempty"` // the state before
+	To      string        `json:"to,omitempty"`   // the state after
+	Note    string        `json:"note,omitempty"`
+}
+
+// stepsMax bounds what a case remembers itself; the audit log has all.
+const stepsMax = 200
+
+func addStep(steps []Step, t *registry.Tx, cmd Command, from, to fmt.Stringer, note string) []Step {
+	s := Step{At: t.Now(), By: t.Actor().Name, Command: cmd, From: from.String(), To: to.String(), Note: note}
+	if len(steps) >= stepsMax {
+		steps = steps[len(steps)-stepsMax+1:]
+	}
+	return append(slices.Clip(steps), s)
+}
+
+// Clock is one service standard as it runs: who has to have done what by when.
+// Both sides see it.
+type Clock struct {
+	Name    string        `json:"name"`
+	On      string        `json:"on"` // agency or applicant
+	Started registry.Time `json:"started_at"`
+	Due     registry.Time `json:"due_at"`
+	Ended   registry.Time `json:"ended_at,omitempty"`
+}
+
+// clocks are those of one case, the newest last.
+type clocks []Clock
+
+const clocksMax = 50
+
+func (c *clocks) start(t *registry.Tx, name, on string, d time.Duration) {
+	c.stop(t, name)
+	if len(*c) >= clocksMax {
+		*c = (*c)[1:]
+	}
+	*c = append(slices.Clip(*c), Clock{Name: name, On: on, Started: t.Now(), Due: later(t.Now(), d)})
+}
+
+func (c *clocks) stop(t *registry.Tx, names ...string) {
+	*c = slices.Clone(*c)
+	for i := range *c {
+		if x := &(*c)[i]; x.Ended == 0 && slices.Contains(names, x.Name) {
+			x.Ended = t.Now()
+		}
+	}
+}
+
+func later(at registry.Time, d time.Duration) registry.Time {
+	return at + registry.Time(d.Milliseconds())
+}
+
+// dues are the due-dates of a case by what is due.
+type dues []registry.Due
+
+func (d *dues) set(what string, at registry.Time) {
+	d.clear(what)
+	*d = append(*d, registry.Due{What: what, At: at})
+}
+
+func (d *dues) clear(what string) {
+	*d = slices.DeleteFunc(slices.Clone(*d), func(x registry.Due) bool { return x.What == what })
+}
+
+// Message is something that somebody has to be told. It is written in the
+// commit that it tells of, and delivered afterwards; what was not delivered is
+// tried again.
+type Message struct {
+	ID        string        `json:"id"`
+	To        registry.ABN  `json:"to"` // the entity; its contacts are looked up when it is sent
+	Channel   string        `json:"channel"`
+	Subject   string        `json:"subject"`
+	Text      string        `json:"text"`
+	About     string        `json:"about"` // the case, as kind/ID
+	Written   registry.Time `json:"written_at"`
+	Delivered registry.Time `json:"delivered_at,omitempty"`
+	Attempts  int           `json:"attempts,omitempty"`
+	Problem   string        `json:"problem,omitempty"`
+}
+
+// CaseKind implements registry.CaseBody.
+func (Message) CaseKind() registry.CaseKind { return "message" }
+
+// CaseKeys implements registry.CaseIndexer.
+func (m Message) CaseKeys(add func(index, value string)) {
+	add("to", m.To.String())
+	add("about", m.About)
+	if m.Delivered == 0 {
+		add("state", "waiting")
+	} else {
+		add("state", "delivered")
+	}
+}
+
+// tell writes a message in the change.
+func tell(t *registry.Tx, to registry.ABN, about, subject, text string) error {
+	for n := 1; ; n++ {
+		id := fmt.Sprintf("MS-%d-%d", t.Revision(), n)
+		if _, err := registry.TxCase[Message](t, id); err == nil {
+			continue
+		} else if !errors.Is(err, registry.ErrNotFound) {
+			return err
+		}
+		return registry.PutCase(t, id, Message{ID: id, To: to, Channel: "email", Subject: subject, Text: text, About: about, Written: t.Now()})
+	}
+}
+
+// Counter numbers things.
+type Counter struct {
+	Next uint64 `json:"next"`
+}
+
+// CaseKind implements registry.CaseBody.
+func (Counter) CaseKind() registry.CaseKind { return "counter" }
+
+// nextProductID is the next free FP-NNNN.
+func nextProductID(t *registry.Tx) (string, error) {
+	c, err := registry.TxCase[Counter](t, "product")
+	next := uint64(1001)
+	switch {
+	case err == nil:
+		next = c.Body.Next
+	case !errors.Is(err, registry.ErrNotFound):
+		return "", err
+	}
+	for t.View().Product(fmt.Sprintf("FP-%d", next)) != nil {
+		next++
+	}
+	return fmt.Sprintf("FP-%d", next), registry.PutCase(t, "product", Counter{Next: next + 1})
+}
+
+// Bounds on what people write.
+const (
+	lineMax = 200
+	textMax = 4000
+)
+
+// checkLine bounds one line of text; checkText several. What looks like a tax
+// file number is refused.
+func checkLine(pointer, s string, needed bool) error {
+	return checkFree(pointer, s, lineMax, needed, false)
+}
+
+func checkText(pointer, s string, needed bool) error {
+	return checkFree(pointer, s, textMax, needed, true)
+}
+
+func checkFree(pointer, s string, bytesMax int, needed, lines bool) error {
+	switch {
+	case strings.TrimSpace(s) == "" && needed:
+		return registry.Field(pointer, "must be given")
+	case len(s) > bytesMax:
+		return registry.Field(pointer, "has %d bytes; at most %d", len(s), bytesMax)
+	case !utf8.ValidString(s):
+		return registry.Field(pointer, "is not valid UTF-8")
+	case strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) && (!lines || c != '\n') }):
+		return registry.Field(pointer, "holds characters that cannot be printed")
+	case identifier.HoldsTFN(s):
+		return registry.Field(pointer, "holds what looks like a tax file number; leave it out")
+	}
+	return nil
+}
+
+func checkMail(pointer, s string) error {
+	if a, err := mail.ParseAddress(s); err != nil || a.Address != s || len(s) > lineMax {
+		return registry.Field(pointer, "is no e-mail address")
+	}
+	return nil
+}
