@@ -46,6 +46,24 @@ var bodies = map[string]string{
 	"make-token":            `{"name":"x","expires_at":"2001-01-01T00:00:00Z"}`,
 	"invite":                `{"email":"dev@wattlebird.example"}`,
 	"accept-invitation":     `{"code":"x"}`,
+
+	"submit-evidence":        "a policy",
+	"approve-evidence":       `{}`,
+	"open-verification":      `{"product_id":"FP-1001","requirements":["none"]}`,
+	"record-test":            `{"requirement":"OSF-AUT","method":"automated","outcome":"pass"}`,
+	"close-verification":     `{"summary":"x"}`,
+	"raise-finding":          `{"product_id":"FP-1001","requirement":"none","finding":"x"}`,
+	"answer-finding":         `{"response":"x"}`,
+	"close-finding":          `{"note":"x"}`,
+	"reopen-finding":         `{"note":"x"}`,
+	"commit-draw":            `{"period":"2000"}`,
+	"draw":                   `{}`,
+	"declare-add-on":         `{"product_id":"FP-1001","name":"x","developer":"x","ssids":["none"]}`,
+	"change-add-on":          `{"name":"x","developer":"x"}`,
+	"suspend-add-on":         `{"reason":"x"}`,
+	"answer-ecosystem":       `{"values":["none"]}`,
+	"submit-threat-analysis": `{"product_id":"FP-1001","title":"x","scope":"x"}`,
+	"run-checks":             `{}`,
 }
 
 type operation struct{ method, path, id, description string }
@@ -79,10 +97,12 @@ func fillPath(path string) string {
 		id = "product:FP-1001:x"
 	case strings.Contains(path, "services"):
 		id = "abr.lookup"
+	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"):
+		id = "none-such"
 	case strings.Contains(path, "suspensions"), strings.Contains(path, "notices"), strings.Contains(path, "token-denials"), strings.Contains(path, "decisions"), strings.Contains(path, "credentials"):
 		id = "none-such"
 	}
-	return strings.NewReplacer("{abn}", "65000000101", "{id}", url.PathEscape(id), "{version}", "5.0", "{environment}", "PROD", "{service}", "abr.lookup").Replace(path)
+	return strings.NewReplacer("{abn}", "65000000101", "{id}", url.PathEscape(id), "{version}", "5.0", "{environment}", "PROD", "{service}", "abr.lookup", "{period}", "2001", "{question}", "ECO.1").Replace(path)
 }
 
 // Who may do what, for every operation of the description, as the description
@@ -166,6 +186,14 @@ func TestC01ADeveloperNeverMeetsWhatIsAnothers(t *testing.T) {
 		{"POST", "/v1/suspensions/" + s.ID + "/confirm", `{}`},
 		{"GET", "/v1/notices/" + n.ID, ""},
 		{"POST", "/v1/suspensions", `{"subject":{"kind":"product","id":"FP-1003"},"reason":"x"}`},
+		{"GET", "/v1/products/FP-1003/requirements", ""},
+		{"GET", "/v1/products/FP-1003/ecosystem", ""},
+		{"PUT", "/v1/products/FP-1003/ecosystem/answers/ECO.1", `{"values":["no"]}`},
+		{"POST", "/v1/products/FP-1003/evidence?type=policy", `a policy`},
+		{"GET", "/v1/products/FP-1003/risk", ""},
+		{"GET", "/v1/entities/31000000202/signals", ""},
+		{"POST", "/v1/add-ons", `{"product_id":"FP-1003","name":"x","developer":"x"}`},
+		{"POST", "/v1/threat-analyses", `{"product_id":"FP-1003","title":"x","scope":"x","threats":[{"title":"x","scenario":"x","likelihood":"low","impact":"low","treatment":"accept"}]}`},
 		{"POST", "/v1/suspensions", `{"subject":{"kind":"entity","id":"31000000202"},"reason":"x"}`},
 	} {
 		t.Run(c.method+" "+c.path, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/translog"
 )
 
@@ -182,6 +183,8 @@ func (c *call) subjectOf(x any) string {
 		return "entity/" + x.Entity.String()
 	case invitationView:
 		return "entity/" + x.Entity.String()
+	case *assurance.Evidence:
+		return "evidence/" + x.ID
 	case decisionView:
 		return "decision/" + x.ID
 	case explanation:

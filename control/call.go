@@ -131,6 +131,22 @@ func (c *call) filter(name string) (value string, ok bool) {
 	return c.query.Get(name), true
 }
 
+// filterWord reads a parameter that must not be empty and, where its schema
+// lists words, must be one of them.
+func (c *call) filterWord(name string) (value string, ok bool, err error) {
+	value, ok = c.filter(name)
+	if !ok {
+		return "", false, nil
+	}
+	if words := params[name].schema().Enum; len(words) > 0 && !slices.Contains(words, any(value)) {
+		return "", false, wrongParam(name, "use one of %s", strings.Trim(fmt.Sprint(words), "[]"))
+	}
+	if value == "" {
+		return "", false, wrongParam(name, "this parameter is empty")
+	}
+	return value, true, nil
+}
+
 func (c *call) filterABN(name string) (abn registry.ABN, ok bool, err error) {
 	s, ok := c.filter(name)
 	if !ok {

@@ -27,6 +27,9 @@ import (
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
+	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/registrytest"
 	"github.com/dspgate/dspgate/registry/sample"
@@ -49,6 +52,8 @@ type world struct {
 	leaves  *translogtest.Memory // the audit log's store
 	key     note.Verifier        // of the audit log
 	tokens  string               // the token file
+	desk    *assurance.Desk
+	files   string // the folder of evidence
 	records map[authz.DecisionID]authz.Record
 	client  *http.Client
 	used    map[string]control.LimitUse // by account
@@ -117,7 +122,8 @@ func newWorld(t testing.TB) *world {
 	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
 	w.startAudit()
-	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: people.Types()})
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes())})
+	w.startAssurance()
 	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
 
 	writeTokens(t, w.tokens, programs)
@@ -127,7 +133,7 @@ func newWorld(t testing.TB) *world {
 	}
 	h, err := control.New(control.Config{
 		Uses:     w.usesOf,
-		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit,
+		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Prober: w,
 		Decisions: control.Decisions{
 			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
 				if r, ok := w.records[id]; ok {
@@ -180,6 +186,26 @@ func newWorld(t testing.TB) *world {
 		return err == nil && follower.View() != nil && follower.View().Revision == v.Revision
 	})
 	return w
+}
+
+// startAssurance makes the desk over a folder of its own.
+func (w *world) startAssurance() {
+	w.t.Helper()
+	rules, err := certification.Default(certification.OpenDefaults())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.files = filepath.Join(w.t.TempDir(), "evidence")
+	dir, err := evidencedir.Open(w.files)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.desk = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: dir})
+}
+
+// Probe stands in for the prober: it finds what a well-kept endpoint shows.
+func (w *world) Probe(context.Context, *registry.Product, control.ProbeTargets) []assurance.Result {
+	return []assurance.Result{{Check: "tls-1.3", Requirement: "OSF-EIT", Outcome: "pass", Say: "TLS 1.3"}}
 }
 
 // startAudit makes the audit log over a store in memory.

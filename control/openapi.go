@@ -155,7 +155,10 @@ func (d *document) add(rt *route) {
 	for _, p := range rt.params {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema()})
 	}
-	if rt.command() {
+	if rt.upload {
+		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
+	}
+	if rt.command() && !rt.upload { // sending a file again changes nothing anyway
 		least, most := 1, 128
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Description: "Repeating a command with the same key gets the first answer and does nothing. Kept for a day.",
 			Schema: &huma.Schema{Type: huma.TypeString, MinLength: &least, MaxLength: &most, Pattern: `^[!-~]+$`}})
@@ -195,6 +198,9 @@ func (d *document) responses(op *huma.Operation, rt *route) {
 		return r
 	}
 	op.Responses["200"] = ok("Done.")
+	if rt.media != "" {
+		op.Responses["200"] = &huma.Response{Description: "The file.", Headers: headers("X-Request-Id", "ETag", "Content-Disposition"), Content: map[string]*huma.MediaType{rt.media: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
+	}
 	if rt.creates {
 		op.Responses["200"] = ok("Done already: this is what there was.")
 		op.Responses["201"] = ok("Created.")
@@ -274,7 +280,9 @@ func (d *document) finish() error {
 	for _, p := range d.api.Paths {
 		for _, op := range []*huma.Operation{p.Get, p.Post, p.Put, p.Delete} {
 			if op != nil && op.RequestBody != nil {
-				neverNull(op.RequestBody.Content["application/json"].Schema)
+				for _, media := range op.RequestBody.Content {
+					neverNull(media.Schema)
+				}
 			}
 		}
 	}

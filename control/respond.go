@@ -5,25 +5,30 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/certification"
 )
 
 // This file is the only place where a status code is chosen.
 
 // What only HTTP can get wrong; everything else is a sentinel of registry.
 var (
-	errUnauthenticated = errors.New("sign in with a bearer token: Authorization: Bearer <token>")
-	errMalformed       = errors.New("malformed request")
-	errTooLarge        = fmt.Errorf("the body is larger than %d bytes", bodyBytesMax)
-	errMediaType       = errors.New("send the body as application/json")
-	errMethod          = errors.New("this address does not answer that method")
-	errKeyReused       = errors.New("this Idempotency-Key was used for another request: make a new key")
-	errBusy            = errors.New("too many requests at once: try again in a second")
+	errUnauthenticated  = errors.New("sign in with a bearer token: Authorization: Bearer <token>")
+	errMalformed        = errors.New("malformed request")
+	errTooLarge         = fmt.Errorf("the body is larger than %d bytes", bodyBytesMax)
+	errEvidenceTooLarge = fmt.Errorf("%w: evidence has at most %d MiB", assurance.ErrTooLarge, certification.EvidenceBytesMax>>20)
+	errMediaType        = errors.New("send the body as application/json")
+	errMethod           = errors.New("this address does not answer that method")
+	errKeyReused        = errors.New("this Idempotency-Key was used for another request: make a new key")
+	errBusy             = errors.New("too many requests at once: try again in a second")
 )
 
 // outcome is what a handler did; statusOK turns it into a status code.
@@ -119,7 +124,7 @@ func judge(err error) verdict {
 		return verdict{status: http.StatusUnauthorized, code: "unauthenticated"}
 	case errors.Is(err, errMalformed):
 		return verdict{status: http.StatusBadRequest, code: "malformed"}
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, errTooLarge), errors.Is(err, assurance.ErrTooLarge):
 		return verdict{status: http.StatusRequestEntityTooLarge, code: "body-too-large"}
 	case errors.Is(err, errMediaType):
 		return verdict{status: http.StatusUnsupportedMediaType, code: "unsupported-media-type"}
@@ -233,6 +238,11 @@ func exposure(e *registry.ExposureError) string {
 		e.Until[4], e.Until[1])
 }
 
+// plainText is an error's text without the sentinel of the rules in front.
+func plainText(err error) string {
+	return strings.TrimPrefix(err.Error(), certification.ErrInvalid.Error()+": ")
+}
+
 // sentence is an error's text for people: without the sentinel in front, which
 // the code says already.
 func sentence(err error) string {
@@ -315,6 +325,17 @@ func (c *call) health(ok bool, body []byte) {
 		c.w.Header().Set("Retry-After", "1")
 	}
 	c.write(status, body)
+}
+
+// download sends a file to be saved. Its address is its ETag: what an address
+// names never changes.
+func (c *call) download(media, name, address string, f io.ReadSeeker) {
+	h := c.w.Header()
+	h.Set("Content-Type", media)
+	h.Set("Content-Disposition", `attachment; filename="`+name+`"`)
+	h.Set("ETag", `"`+address+`"`)
+	h.Set("Cache-Control", "private, no-cache")
+	http.ServeContent(c.w, c.r, "", time.Time{}, f)
 }
 
 // raw sends a document that is no JSON answer (the OpenAPI page).

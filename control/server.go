@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/translog"
 )
@@ -28,7 +29,12 @@ type Config struct {
 	Uses      LimitUses // nil: limits are shown without what was used of them
 	// Audit takes a leaf for every reading of personal data and shows the log. Nil: there is none.
 	Audit *translog.Log
-	Auth  Authenticator
+	// Assurance answers for requirements, evidence, verifications, findings and
+	// add-ons. Nil: their addresses answer 404.
+	Assurance *assurance.Desk
+	// Prober makes the automated checks. Nil: none are made.
+	Prober Prober
+	Auth   Authenticator
 	// Ready tells why this control plane is not ready; nil when it is. Optional.
 	Ready func(context.Context) error
 	Log   *slog.Logger
@@ -59,6 +65,8 @@ type server struct {
 	changes   Changes
 	audit     *translog.Log
 	uses      LimitUses
+	assurance *assurance.Desk
+	prober    Prober
 	auth      Authenticator
 	ready     func(context.Context) error
 	log       *slog.Logger
@@ -81,7 +89,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, prober: cfg.Prober, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	var err error
@@ -90,7 +98,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range s.routes() {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}
@@ -235,6 +243,8 @@ type route struct {
 	peopleOnly                bool
 	absent                    bool   // 404 though no record is named
 	personal                  string // the personal data it shows, for the audit log
+	media                     string // the answer is a file of this media type, written by the handler
+	upload                    bool   // the body is a file, read by the handler
 	handle                    func(*call) (answer, error)
 }
 
@@ -305,6 +315,18 @@ func (rt route) byPeople() route  { rt.peopleOnly = true; return rt }
 func (rt route) unmatched() route { rt.matches = false; return rt }
 func (rt route) missing() route   { rt.absent = true; return rt }
 
+// matching: If-Match is heeded. optionally: the body may be left out.
+func (rt route) matching() route   { rt.matches = true; return rt }
+func (rt route) optionally() route { rt.optional = true; return rt }
+
+// sends: the answer is a file, which the handler writes; takes: the body is one,
+// which it reads.
+func (rt route) sends(media string) route {
+	rt.media, rt.data = media, reflect.TypeFor[struct{}]()
+	return rt
+}
+func (rt route) takes() route { rt.upload = true; return rt }
+
 // tells: the answer holds personal data; each reading is put on record.
 func (rt route) tells(what string) route { rt.personal = what; return rt }
 
@@ -367,27 +389,47 @@ func number(least, most float64) func() *huma.Schema {
 }
 
 var params = map[string]param{
-	"page":        {"page", "From 1.", number(1, pageMax)},
-	"limit":       {"limit", "Items on a page.", number(1, limitMax)},
-	"entry":       {"entry", "Prove that the log holds the entry with this index.", number(0, 1<<53)},
-	"size":        {"size", "Prove that the log extends what it was with so many entries.", number(1, 1<<53)},
-	"after":       {"after", "Only what is after this revision, or after so many entries.", number(0, 1<<53)},
-	"state":       {"state", "Only in this state.", text},
-	"name":        {"name", "Only with this in the name, upper or lower case.", text},
-	"owner":       {"owner", "Only of the entity with this ABN.", abnText("").schema},
-	"entity":      {"entity", "Only what the entity with this ABN owns or helps to deliver.", abnText("").schema},
-	"abn":         {"abn", "Only of the entity with this ABN.", abnText("").schema},
-	"client_abn":  {"client_abn", "Only for the client with this ABN.", abnText("").schema},
-	"product_id":  {"product_id", "Only of this product.", text},
-	"environment": {"environment", "Only in this environment.", func() *huma.Schema { return environmentText("").Schema(nil) }},
-	"kind":        {"kind", "Only of this kind of subject.", func() *huma.Schema { return kindText("").Schema(nil) }},
-	"subject":     {"subject", "Only of the subject with this ID.", text},
-	"active":      {"active", "Only what holds now (true), or what does not (false).", boolean},
-	"removed":     {"removed", "Only what was taken away (true), or what holds (false, the default).", boolean},
-	"issuer":      {"issuer", "Only of this issuer.", text},
-	"risk":        {"risk", "Only of this risk rating.", number(0, 4)},
-	"wait":        {"wait", "Answer when every sidecar holds the change, or at the timeout.", boolean},
-	"timeout":     {"timeout", "How long to wait, at most 5s.", text},
+	"page":         {"page", "From 1.", number(1, pageMax)},
+	"limit":        {"limit", "Items on a page.", number(1, limitMax)},
+	"entry":        {"entry", "Prove that the log holds the entry with this index.", number(0, 1<<53)},
+	"size":         {"size", "Prove that the log extends what it was with so many entries.", number(1, 1<<53)},
+	"after":        {"after", "Only what is after this revision, or after so many entries.", number(0, 1<<53)},
+	"state":        {"state", "Only in this state.", text},
+	"name":         {"name", "Only with this in the name, upper or lower case.", text},
+	"owner":        {"owner", "Only of the entity with this ABN.", abnText("").schema},
+	"entity":       {"entity", "Only what the entity with this ABN owns or helps to deliver.", abnText("").schema},
+	"abn":          {"abn", "Only of the entity with this ABN.", abnText("").schema},
+	"client_abn":   {"client_abn", "Only for the client with this ABN.", abnText("").schema},
+	"product_id":   {"product_id", "Only of this product.", text},
+	"environment":  {"environment", "Only in this environment.", func() *huma.Schema { return environmentText("").Schema(nil) }},
+	"kind":         {"kind", "Only of this kind of subject.", func() *huma.Schema { return kindText("").Schema(nil) }},
+	"subject":      {"subject", "Only of the subject with this ID.", text},
+	"catalogue":    {"catalogue", "The version of the catalogue; default the one in force.", text},
+	"subject_kind": {"subject_kind", "Only what is shown for an entity, or for a product.", oneOf("entity", "product")},
+	"requirement":  {"requirement", "Only of this requirement.", text},
+	"requirements": {"requirements", "The requirements it is for, separated by commas.", text},
+	"type":         {"type", "The type of evidence.", text},
+	"note":         {"note", "A word to the assessor.", text},
+	"issued_at":    {"issued_at", "When it was issued, RFC 3339.", text},
+	"expires_at":   {"expires_at", "Until when it says that it holds, RFC 3339; needed for certificates and exception letters.", text},
+	"period":       {"period", "Only of this period's draw.", text},
+	"severity":     {"severity", "Only of this severity.", oneOf("low", "medium", "high")},
+	"overdue":      {"overdue", "Only what is past its due date (true), or not yet (false); the soonest first.", boolean},
+	"listed":       {"listed", "Only those that must be listed (yes), or need not be (no).", oneOf("yes", "no")},
+	"word":         {"word", "Only with a word that begins so.", text},
+	"wanted":       {"wanted", "The standard that is to be met.", text},
+	"given":        {"given", "The standard that is met already.", text},
+	"active":       {"active", "Only what holds now (true), or what does not (false).", boolean},
+	"removed":      {"removed", "Only what was taken away (true), or what holds (false, the default).", boolean},
+	"issuer":       {"issuer", "Only of this issuer.", text},
+	"risk":         {"risk", "Only of this risk rating.", number(0, 4)},
+	"wait":         {"wait", "Answer when every sidecar holds the change, or at the timeout.", boolean},
+	"timeout":      {"timeout", "How long to wait, at most 5s.", text},
+}
+
+// oneOf is the schema of a closed vocabulary.
+func oneOf(all ...any) func() *huma.Schema {
+	return func() *huma.Schema { return &huma.Schema{Type: huma.TypeString, Enum: all} }
 }
 
 func (a abnText) schema() *huma.Schema { return a.Schema(nil) }
@@ -454,13 +496,32 @@ func (s *server) serve(c *call, methods map[string]*route) error {
 		_, err := rt.handle(c)
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), requestTimeout)
+	timeout := requestTimeout
+	if rt.upload {
+		timeout = uploadTimeout
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), timeout)
 	defer cancel()
 	c.r = c.r.WithContext(ctx)
 	if err := s.admit(c); err != nil {
 		return err
 	}
-	if rt.command() {
+	switch {
+	case rt.media != "":
+		_, err := rt.handle(c)
+		return err
+	case rt.upload:
+		a, err := rt.handle(c)
+		if err != nil {
+			return err
+		}
+		st, err := render(a)
+		if err != nil {
+			return err
+		}
+		c.send(st)
+		return nil
+	case rt.command():
 		return s.command(c)
 	}
 	a, err := rt.handle(c)

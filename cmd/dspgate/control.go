@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,8 @@ import (
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/redisstore"
 	"github.com/dspgate/dspgate/registry/sample"
 )
@@ -63,6 +66,14 @@ type controlConfig struct {
 	AuditEvery time.Duration `yaml:"audit_every"`
 	// Audit is the log of every change and every reading of personal data.
 	Audit auditConfig `yaml:"audit"`
+	// EvidenceDir is the folder that keeps the evidence handed in, outside Redis.
+	// Several control planes must share one. Default: evidence, in state_dir.
+	EvidenceDir string `yaml:"evidence_dir"`
+	// FrameworkDir holds further versions of the framework's rules, as YAML files
+	// such as catalogue-2027.1.yaml, laid over the built-in ones. Default: none.
+	FrameworkDir string `yaml:"framework_dir"`
+	// Framework answers the questions that the framework leaves open.
+	Framework certification.Open `yaml:"framework"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -74,7 +85,7 @@ type controlConfig struct {
 const drainMax = admission.ValidityMax + admission.SkewMax
 
 func defaultControlConfig() controlConfig {
-	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, AuditEvery: 15 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew}
+	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, AuditEvery: 15 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew, Framework: certification.OpenDefaults()}
 }
 
 func newControlCmd(_ *globals) *cobra.Command {
@@ -144,6 +155,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if audit != nil {
 		writer.Journal = audit
 	}
+	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes())
 	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
@@ -166,8 +178,12 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 			return errors.New("the register is not loaded yet")
 		}
 	}
+	desk, evidence, err := openAssurance(cfg, register)
+	if err != nil {
+		return err
+	}
 	api, err := control.New(control.Config{
-		Register: register, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
+		Register: register, Assurance: desk, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {
@@ -197,6 +213,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return register.Run(inner)
 	})
 	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
+	g.Go(func() error { sweepEvidence(inner, register, evidence, log); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {
 		err := seed(gctx, register, ready, cfg, log)

@@ -297,7 +297,7 @@ func TestFindings(t *testing.T) {
 	}
 	// What is not closed can be found by when it is due.
 	open := raise()
-	ids, _ := w.book().Find(registry.Query{Kind: "finding", Where: []registry.Where{{Index: "due"}}, To: registry.At(time.Now().AddDate(1, 0, 0)).String(), Limit: 10})
+	ids, _ := w.book().Find(registry.Query{Kind: "finding", Where: []registry.Where{{Index: "due_at"}}, To: registry.At(time.Now().AddDate(1, 0, 0)).String(), Limit: 10})
 	if !slices.Equal(ids, []string{open.ID}) {
 		t.Errorf("due: %v", ids)
 	}

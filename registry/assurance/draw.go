@@ -35,6 +35,13 @@ type DrawCase struct {
 // CaseKind implements registry.CaseBody.
 func (DrawCase) CaseKind() registry.CaseKind { return "draw" }
 
+// CaseKeys implements registry.CaseIndexer.
+func (d DrawCase) CaseKeys(add func(index, value string)) {
+	if d.Address != "" {
+		add("address", addressKey(d.Address))
+	}
+}
+
 var periodExp = regexp.MustCompile(`^[0-9]{4}(-[A-Z0-9]{1,8})?$`)
 
 // openBatch is how many verifications one change opens.
@@ -211,10 +218,7 @@ func (d *Desk) Published(ctx context.Context, period string) (*certification.Dra
 	if err != nil {
 		return nil, err
 	}
-	if !c.Body.Drawn.Set() {
-		return nil, fmt.Errorf("%w: the draw of %s is committed to and not yet made", registry.ErrState, c.ID)
-	}
-	f, err := d.files.Open(ctx, c.Body.Address)
+	f, err := d.PublishedFile(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -224,4 +228,12 @@ func (d *Desk) Published(ctx context.Context, period string) (*certification.Dra
 		return nil, fmt.Errorf("draw %s: %w: %w", c.ID, registry.ErrTampered, err)
 	}
 	return &out, nil
+}
+
+// PublishedFile is the published document as it is kept.
+func (d *Desk) PublishedFile(ctx context.Context, c *registry.Case[DrawCase]) (io.ReadSeekCloser, error) {
+	if !c.Body.Drawn.Set() {
+		return nil, fmt.Errorf("%w: the draw of %s is committed to and not yet made", registry.ErrState, c.ID)
+	}
+	return d.files.Open(ctx, c.Body.Address)
 }

@@ -48,7 +48,7 @@ func (Evidence) CaseKind() registry.CaseKind { return "evidence" }
 // CaseKeys implements registry.CaseIndexer.
 func (e Evidence) CaseKeys(add func(index, value string)) {
 	add("product_id", e.ProductID)
-	add("entity", e.Entity.String())
+	add("owner", e.Entity.String())
 	add("address", addressKey(e.Address))
 	add("type", string(e.Type))
 	if e.Expires.Set() {
@@ -236,7 +236,7 @@ func Signals(book *registry.Casebook, abn registry.ABN) ([]Signal, error) {
 }
 
 func signals(book *registry.Casebook, abn registry.ABN, shared contacts) ([]Signal, error) {
-	own, err := each[Evidence](book, registry.Where{Index: "entity", Value: abn.String()})
+	own, err := each[Evidence](book, registry.Where{Index: "owner", Value: abn.String()})
 	if err != nil {
 		return nil, err
 	}
@@ -313,4 +313,13 @@ func cut(s string) string {
 		return strings.ToValidUTF8(s[:40], "") + "…"
 	}
 	return s
+}
+
+// Named tells whether anything in the casework names an address: what nothing
+// names may be removed from Files.
+func Named(book *registry.Casebook, address string) bool {
+	key := addressKey(address)
+	_, evidence := book.Find(registry.Query{Kind: "evidence", Where: []registry.Where{{Index: "address", Value: key}}})
+	_, draws := book.Find(registry.Query{Kind: "draw", Where: []registry.Where{{Index: "address", Value: key}}})
+	return evidence+draws > 0
 }

@@ -45,7 +45,7 @@ type Finding struct {
 // CaseKind implements registry.CaseBody.
 func (Finding) CaseKind() registry.CaseKind { return "finding" }
 
-// CaseKeys implements registry.CaseIndexer. Index due holds what is not closed,
+// CaseKeys implements registry.CaseIndexer. Index due_at holds what is not closed,
 // so that what is overdue is a range of it.
 func (f Finding) CaseKeys(add func(index, value string)) {
 	add("product_id", f.ProductID)
@@ -54,7 +54,7 @@ func (f Finding) CaseKeys(add func(index, value string)) {
 	add("requirement", f.Requirement)
 	add("severity", f.Severity)
 	if f.State != FindingClosed {
-		add("due", f.Due.String())
+		add("due_at", f.Due.String())
 	}
 }
 

@@ -70,6 +70,47 @@ func (c *Condition) leaf(f Facts) bool {
 	return err == nil && (c.AtLeast == nil || n >= *c.AtLeast) && (c.Below == nil || n < *c.Below)
 }
 
+// String says the condition in words: "category is A, B or C".
+func (c *Condition) String() string {
+	var parts []string
+	if c.Fact != "" {
+		name := strings.ReplaceAll(strings.TrimPrefix(c.Fact, answerFact), "_", " ")
+		if len(c.In) > 0 {
+			parts = append(parts, name+" is "+orList(c.In))
+		}
+		if c.AtLeast != nil {
+			parts = append(parts, fmt.Sprintf("%s is at least %d", name, *c.AtLeast))
+		}
+		if c.Below != nil {
+			parts = append(parts, fmt.Sprintf("%s is below %d", name, *c.Below))
+		}
+	}
+	for i := range c.All {
+		parts = append(parts, c.All[i].String())
+	}
+	var either []string
+	for i := range c.Any {
+		either = append(either, c.Any[i].String())
+	}
+	if len(either) > 0 {
+		parts = append(parts, "either "+strings.Join(either, " or "))
+	}
+	if c.Not != nil {
+		parts = append(parts, "not ("+c.Not.String()+")")
+	}
+	if len(parts) == 0 {
+		return "always"
+	}
+	return strings.Join(parts, " and ")
+}
+
+func orList(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}
+
 // Why lists, in words, the facts that the condition rests on where it holds:
 // "category A", "role SP". It is empty for a condition that always holds.
 func (c *Condition) Why(f Facts) []string {

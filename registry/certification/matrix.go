@@ -109,7 +109,7 @@ type Obligation struct {
 	// Through is the party that shows, for this one, that they are met; "" itself.
 	Through string `json:"evidenced_through,omitempty"`
 	// Scenarios are the rows of the matrix that say so.
-	Scenarios []uint8 `json:"scenarios"`
+	Scenarios []int `json:"scenarios"` // not bytes, which JSON would write as base64
 	// Reasons say, in sentences, why.
 	Reasons []string `json:"reasons"`
 }
@@ -141,8 +141,8 @@ func (m *Matrix) Obligations(d Delivery, open Open) ([]Obligation, error) {
 				if role == CloudProvider && scenario >= 5 && d.offers(p) != (scenario == 5) {
 					continue
 				}
-				if m.apply(&o, row, role, open) && !slices.Contains(o.Scenarios, scenario) {
-					o.Scenarios = append(o.Scenarios, scenario)
+				if m.apply(&o, row, role, open) && !slices.Contains(o.Scenarios, int(scenario)) {
+					o.Scenarios = append(o.Scenarios, int(scenario))
 				}
 			}
 		}

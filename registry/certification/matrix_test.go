@@ -94,7 +94,7 @@ func checkCell(t *testing.T, f *Framework, scenario uint8, role Role, cell Cell)
 	if got != want {
 		t.Errorf("owes %+v, want %+v", got, want)
 	}
-	if !slices.Contains(o.Scenarios, scenario) || !slices.ContainsFunc(o.Reasons, func(r string) bool {
+	if !slices.Contains(o.Scenarios, int(scenario)) || !slices.ContainsFunc(o.Reasons, func(r string) bool {
 		return strings.HasPrefix(r, fmt.Sprintf("Scenario %d (", scenario)) && strings.Contains(r, "as "+string(role))
 	}) {
 		t.Errorf("no reason names scenario %d and %s: %q", scenario, role, o.Reasons)
@@ -171,7 +171,7 @@ func TestObligationsOfOtherChains(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var scenarios []uint8
+			var scenarios []int
 			var certify []string
 			for _, o := range all {
 				scenarios = append(scenarios, o.Scenarios...)
