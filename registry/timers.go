@@ -39,8 +39,9 @@ const (
 	timersRetryMax = 5 * time.Minute
 )
 
-// dueIndex is the index by which due-dates are found.
-const dueIndex = "due"
+// dueIndex is the index by which due-dates are found; no type of casework has one
+// of that name.
+const dueIndex = "@due"
 
 // dueValue sorts as the instants do.
 func dueValue(d Due) string { return fmt.Sprintf("%016x %s", uint64(d.At), d.What) }

@@ -40,6 +40,17 @@ type Finding struct {
 	Closed       registry.Time `json:"closed_at,omitempty"`
 	ClosedBy     string        `json:"closed_by,omitempty"`
 	ClosedNote   string        `json:"closed_note,omitempty"`
+	// Late is when its due date was seen to pass, which happens once.
+	Late registry.Time `json:"late_since,omitempty"`
+}
+
+// CaseDues implements registry.Dated: what follows from a finding that is not
+// closed in time is casework's.
+func (f Finding) CaseDues() []registry.Due {
+	if f.State == FindingClosed || f.Late.Set() {
+		return nil
+	}
+	return []registry.Due{{What: "remedy", At: f.Due}}
 }
 
 // CaseKind implements registry.CaseBody.
@@ -173,7 +184,7 @@ func (d *Desk) ReopenFinding(ctx context.Context, a registry.Actor, id, note str
 			if due <= t.Now() {
 				return registry.Field("/due_at", "must lie in the future")
 			}
-			f.Due = due
+			f.Due, f.Late = due, 0
 		}
 		f.State, f.ClosedNote = FindingOpen, note
 		return nil

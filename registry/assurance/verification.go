@@ -88,6 +88,13 @@ func (d *Desk) OpenVerification(ctx context.Context, a registry.Actor, productID
 	return done[Verification](o, err)
 }
 
+// PlanVerification opens a verification as part of another command's change. The
+// ID comes back.
+func (d *Desk) PlanVerification(t *registry.Tx, productID string, requirements []string, basis certification.Basis) (string, error) {
+	id := newID("VR", t, 0)
+	return id, d.openVerification(t, id, productID, requirements, basis, "")
+}
+
 func (d *Desk) openVerification(t *registry.Tx, id, productID string, requirements []string, basis certification.Basis, period string) error {
 	book, err := t.Casebook()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
 )
 
@@ -147,15 +148,13 @@ func (d *Desk) ApproveHighRisk(ctx context.Context, a registry.Actor, product st
 // named, for 28 days at most, for services that it has shown in EVTE. Assessor.
 func (d *Desk) Pilot(ctx context.Context, a registry.Actor, product string, terms PilotTerms, m registry.Meta) (registry.Outcome, error) {
 	return d.certify(ctx, a, Pilot, product, m, func(x *edit) error {
-		switch {
-		case x.c.Basis != "" && x.c.Verified == 0:
-			return fmt.Errorf("%w: the product must be verified first (%s)", registry.ErrState, x.c.Basis)
-		case x.c.Verification != "":
-			return fmt.Errorf("%w: the verification %s is open", registry.ErrState, x.c.Verification)
+		if err := x.noOpenVerification(x.c.Basis); err != nil {
+			return err
 		}
 		if err := x.noOpenFindings(); err != nil {
 			return err
 		}
+		x.c.Clocks.stop(x.t, "verify")
 		if len(terms.Services) == 0 {
 			terms.Services = x.c.Deployment.Services
 		}
@@ -274,7 +273,11 @@ func (d *Desk) Whitelist(ctx context.Context, a registry.Actor, product string, 
 		if len(services) == 0 {
 			services = x.entitled() // a product that was registered before there were cases
 		}
-		period, err := certification.Validity(x.t.Now().Std(), x.shown(), d.cfg.Framework.Open)
+		shown, err := x.shown()
+		if err != nil {
+			return err
+		}
+		period, err := certification.Validity(x.t.Now().Std(), shown, d.cfg.Framework.Open)
 		if err != nil {
 			return err
 		}
@@ -287,11 +290,12 @@ func (x *edit) mayApprove() error {
 	if err := x.noOpenFindings(); err != nil {
 		return err
 	}
+	if err := x.noOpenVerification(""); err != nil {
+		return err
+	}
 	switch {
 	case len(x.c.Reopened) > 0:
 		return fmt.Errorf("%w: requirements are open: %s", registry.ErrState, strings.Join(x.c.Reopened, ", "))
-	case x.c.Verification != "":
-		return fmt.Errorf("%w: the verification %s is open", registry.ErrState, x.c.Verification)
 	case x.p.Certification.State == registry.CertReviewDue && x.c.Review.Answered == 0:
 		return fmt.Errorf("%w: the review is not answered", registry.ErrState)
 	case x.c.Interim != nil && len(x.c.Interim.Owed) > 0 && x.c.Declared == nil:
@@ -311,31 +315,31 @@ func (x *edit) entitled() []string {
 	return out
 }
 
-// shown is the product's evidence as validity counts it; what ended already is
-// left to the requirements that it was for.
-func (x *edit) shown() []certification.Shown {
+// shown is the product's evidence as validity counts it. What ended and has been
+// replaced by newer evidence of its type counts no more.
+func (x *edit) shown() ([]certification.Shown, error) {
+	all, err := evidenceOf(x.b, x.p.ID)
+	if err != nil {
+		return nil, err
+	}
 	var out []certification.Shown
-	for _, e := range evidenceOf(x.b, x.p.ID) {
+	for _, e := range all {
+		ended := e.Expires.Set() && e.Expires <= x.t.Now()
+		if ended && slices.ContainsFunc(all, func(o assurance.Evidence) bool {
+			return o.Type == e.Type && o.At > e.At && (!o.Expires.Set() || o.Expires > x.t.Now())
+		}) {
+			continue
+		}
 		s := certification.Shown{Address: e.Address, Type: e.Type}
-		if e.Expires != 0 {
+		if e.Expires.Set() {
 			s.Expires = e.Expires.Std()
 		}
-		if x.c.Approved != 0 {
-			s.FirstApproved = x.c.Approved.Std()
-		}
-		if e.Expires != 0 && e.Expires <= x.t.Now() && x.replaced(e) {
-			continue
+		if e.Approved.Set() {
+			s.FirstApproved = e.Approved.Std()
 		}
 		out = append(out, s)
 	}
-	return out
-}
-
-// replaced tells whether newer evidence of the same type is there.
-func (x *edit) replaced(e Evidence) bool {
-	return slices.ContainsFunc(evidenceOf(x.b, x.p.ID), func(o Evidence) bool {
-		return o.Type == e.Type && o.At > e.At && (o.Expires == 0 || o.Expires > x.t.Now())
-	})
+	return out, nil
 }
 
 // approve puts a product into production.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
 )
 
@@ -29,8 +30,7 @@ type Certification struct {
 	Material []certification.Material `json:"material_changes,omitempty"`
 	// Basis is why it is verified before it goes on; "" when it was not selected.
 	Basis        certification.Basis `json:"verification_basis,omitempty"`
-	Verification string              `json:"verification_id,omitempty"` // the open one
-	Verified     registry.Time       `json:"verified_at,omitempty"`     // accepted, since it was submitted
+	Verification string              `json:"verification_id,omitempty"` // the last that was begun here
 	Conformance  []Run               `json:"conformance,omitempty"`     // runs in EVTE
 	HighRisk     []HighRisk          `json:"high_risk_approvals,omitempty"`
 	Pilot        *PilotTerms         `json:"pilot,omitempty"`
@@ -126,107 +126,12 @@ func (c Certification) CaseDues() []registry.Due { return c.Dues }
 // CaseKeys implements registry.CaseIndexer.
 func (c Certification) CaseKeys(add func(index, value string)) {
 	add("owner", c.Owner.String())
-	if c.Basis != "" && c.Verified == 0 {
+	if c.Basis != "" {
 		add("verify", string(c.Basis))
 	}
 	if c.Declared != nil {
 		add("declared", "yes")
 	}
-}
-
-// Evidence is what was shown, by what it is; the bytes are kept elsewhere, by
-// their address.
-type Evidence struct {
-	ID      string                     `json:"id"`
-	Entity  registry.ABN               `json:"entity"`
-	Product string                     `json:"product_id"`
-	Address string                     `json:"address"` // sha256:…
-	Type    certification.EvidenceType `json:"type"`
-	Media   certification.Media        `json:"media"`
-	Bytes   int64                      `json:"bytes"`
-	Issued  registry.Time              `json:"issued_at,omitempty"`
-	Expires registry.Time              `json:"expires_at,omitempty"`
-	By      string                     `json:"by"`
-	At      registry.Time              `json:"at"`
-}
-
-// CaseKind implements registry.CaseBody.
-func (Evidence) CaseKind() registry.CaseKind { return "evidence" }
-
-// CaseKeys implements registry.CaseIndexer.
-func (e Evidence) CaseKeys(add func(index, value string)) {
-	add("entity", e.Entity.String())
-	add("product", e.Product)
-	add("address", addressKey(e.Address))
-}
-
-// addressKey is what of a content address fits an index: the digest.
-func addressKey(address string) string { return strings.TrimPrefix(address, "sha256:") }
-
-// Verification is an assessor's look at some requirements.
-type Verification struct {
-	ID           string              `json:"id"`
-	Product      string              `json:"product_id"`
-	Requirements []string            `json:"requirements"`
-	Method       string              `json:"method"` // test-controls or read-documents
-	Basis        certification.Basis `json:"basis"`
-	By           string              `json:"by"`
-	Begun        registry.Time       `json:"begun_at"`
-	Closed       registry.Time       `json:"closed_at,omitempty"`
-	ClosedBy     string              `json:"closed_by,omitempty"`
-	Accepted     bool                `json:"accepted"`
-	Note         string              `json:"note,omitempty"`
-}
-
-// CaseKind implements registry.CaseBody.
-func (Verification) CaseKind() registry.CaseKind { return "verification" }
-
-// CaseKeys implements registry.CaseIndexer.
-func (v Verification) CaseKeys(add func(index, value string)) {
-	add("product", v.Product)
-	add("state", openOr(v.Closed))
-}
-
-// Finding is something to be put right, by when.
-type Finding struct {
-	ID           string        `json:"id"`
-	Product      string        `json:"product_id"`
-	Owner        registry.ABN  `json:"owner"`
-	Verification string        `json:"verification_id,omitempty"`
-	Requirement  string        `json:"requirement"`
-	Text         string        `json:"text"`
-	By           string        `json:"by"`
-	Raised       registry.Time `json:"raised_at"`
-	Due          registry.Time `json:"due_at"`
-	Overdue      registry.Time `json:"overdue_at,omitempty"` // when that was noticed
-	Resolved     registry.Time `json:"resolved_at,omitempty"`
-	ResolvedBy   string        `json:"resolved_by,omitempty"`
-	Note         string        `json:"note,omitempty"`
-}
-
-// CaseKind implements registry.CaseBody.
-func (Finding) CaseKind() registry.CaseKind { return "finding" }
-
-// CaseDues implements registry.Dated.
-func (f Finding) CaseDues() []registry.Due {
-	if f.Resolved != 0 || f.Overdue != 0 {
-		return nil
-	}
-	return []registry.Due{{What: "remedy", At: f.Due}}
-}
-
-// CaseKeys implements registry.CaseIndexer.
-func (f Finding) CaseKeys(add func(index, value string)) {
-	add("product", f.Product)
-	add("owner", f.Owner.String())
-	add("state", openOr(f.Resolved))
-}
-
-func openOr(ended registry.Time) string {
-	if ended == 0 {
-		return "open"
-	}
-	return "closed"
 }
 
 // CertificationOf reads a product's case: an empty one when there is none.
@@ -264,6 +169,16 @@ func (d *Deployment) Profile(v *registry.View, p *registry.Product) certificatio
 	return out
 }
 
+// Profiles finds what was declared of a product, for assurance.
+func Profiles(b *registry.Casebook, product string) (certification.Profile, bool) {
+	c, err := registry.CaseOf[Certification](b, product)
+	p := b.View.Product(product)
+	if err != nil || p == nil || c.Body.Catalogue == "" {
+		return certification.Profile{}, false
+	}
+	return c.Body.Deployment.Profile(b.View, p), true
+}
+
 func (d *Deployment) check(v *registry.View) error {
 	if err := checkLine("/hosting", d.Hosting, false); err != nil {
 		return err
@@ -296,7 +211,11 @@ func (d *Desk) Marking(b *registry.Casebook, c *Certification, p *registry.Produ
 	applicable := cat.Applicable(&profile, d.cfg.Framework.Open)
 	category, _ := cat.Category(&profile, d.cfg.Framework.Open)
 	held := map[string]certification.EvidenceType{}
-	for _, e := range evidenceOf(b, p.ID) {
+	evidence, err := evidenceOf(b, p.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range evidence {
 		held[e.Address] = e.Type
 	}
 	return q.Mark(certification.MarkInput{
@@ -312,14 +231,16 @@ func (d *Desk) catalogue(c *Certification, now time.Time) *certification.Catalog
 	return d.cfg.Framework.InForce(now)
 }
 
-func evidenceOf(b *registry.Casebook, product string) []Evidence {
-	var out []Evidence
-	for id := range b.All(registry.Query{Kind: "evidence", Where: []registry.Where{{Index: "product", Value: product}}}) {
-		if e, err := registry.CaseOf[Evidence](b, id); err == nil {
-			out = append(out, e.Body)
-		}
+func evidenceOf(b *registry.Casebook, product string) ([]assurance.Evidence, error) {
+	all, err := assurance.EvidenceOf(b, product)
+	if err != nil {
+		return nil, err
 	}
-	return out
+	var out []assurance.Evidence
+	for _, c := range all {
+		out = append(out, c.Body)
+	}
+	return out, nil
 }
 
 // edit is a certification being changed, with its product.
@@ -382,15 +303,47 @@ func (x *edit) put(cmd Command, from registry.CertState, note string) error {
 	return x.t.PutProduct(x.p)
 }
 
-// openFindings lists those of a product that are not resolved.
-func (x *edit) openFindings() []string {
-	ids, _ := x.b.Find(registry.Query{Kind: "finding", Where: []registry.Where{{Index: "product", Value: x.p.ID}, {Index: "state", Value: "open"}}, Limit: 100})
-	return ids
+// noOpenFindings refuses what findings that are not closed stand in the way of.
+func (x *edit) noOpenFindings() error {
+	var open []string
+	for _, state := range []assurance.FindingState{assurance.FindingOpen, assurance.FindingAnswered} {
+		ids, _ := x.b.Find(registry.Query{Kind: "finding", Where: []registry.Where{{Index: "product_id", Value: x.p.ID}, {Index: "state", Value: string(state)}}, Limit: 100})
+		open = append(open, ids...)
+	}
+	if len(open) > 0 {
+		return fmt.Errorf("%w: %d findings are open: %s", registry.ErrState, len(open), strings.Join(open, ", "))
+	}
+	return nil
 }
 
-func (x *edit) noOpenFindings() error {
-	if open := x.openFindings(); len(open) > 0 {
-		return fmt.Errorf("%w: %d findings are open: %s", registry.ErrState, len(open), strings.Join(open, ", "))
+// verified tells whether a verification that was opened since the product was
+// submitted is closed; and names one that is open still.
+func (x *edit) verified() (open string, done bool, err error) {
+	for id := range x.b.All(registry.Query{Kind: "verification", Where: []registry.Where{{Index: "product_id", Value: x.p.ID}}}) {
+		v, err := registry.CaseOf[assurance.Verification](x.b, id)
+		switch {
+		case err != nil:
+			return "", false, err
+		case !v.Body.Closed.Set():
+			open = id
+		case x.c.Declared != nil && v.Body.Opened >= x.c.Declared.At:
+			done = true
+		}
+	}
+	return open, done, nil
+}
+
+// noOpenVerification refuses what an open verification stands in the way of;
+// needed also wants one that is closed.
+func (x *edit) noOpenVerification(needed certification.Basis) error {
+	open, done, err := x.verified()
+	switch {
+	case err != nil:
+		return err
+	case open != "":
+		return fmt.Errorf("%w: the verification %s is open", registry.ErrState, open)
+	case needed != "" && !done:
+		return fmt.Errorf("%w: the product must be verified first (%s)", registry.ErrState, needed)
 	}
 	return nil
 }

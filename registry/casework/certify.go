@@ -89,20 +89,6 @@ func (d *Desk) Answer(ctx context.Context, a registry.Actor, product string, ans
 	})
 }
 
-// Attach notes evidence whose bytes were taken in and are kept.
-func (d *Desk) Attach(ctx context.Context, a registry.Actor, product string, e certification.Evidence, issued, expires registry.Time, m registry.Meta) (registry.Outcome, error) {
-	return d.certify(ctx, a, Attach, product, m, func(x *edit) error {
-		if expires != 0 && expires <= x.t.Now() {
-			return registry.Field("/expires_at", "the evidence ended on %s: attach one that holds", expires)
-		}
-		id := fmt.Sprintf("EV-%d", x.t.Revision())
-		return registry.CreateCase(x.t, id, Evidence{
-			ID: id, Entity: x.p.Owner, Product: x.p.ID, Address: e.Address, Type: e.Type, Media: e.Media, Bytes: e.Bytes,
-			Issued: issued, Expires: expires, By: a.Name, At: x.t.Now(),
-		})
-	})
-}
-
 // RequestException asks that a requirement may fail, for a time, because of
 // something else.
 func (d *Desk) RequestException(ctx context.Context, a registry.Actor, product string, e certification.Exception, m registry.Meta) (registry.Outcome, error) {
@@ -166,7 +152,7 @@ func (d *Desk) SubmitCert(ctx context.Context, a registry.Actor, product string,
 			return nil
 		}
 		x.p.Certification = registry.Certification{State: registry.CertSelfCertified}
-		x.c.Verified, x.c.Verification, x.c.Basis = 0, "", d.forced(x)
+		x.c.Verification, x.c.Basis = "", d.forced(x)
 		x.c.Clocks.start(x.t, "verify", "agency", d.cfg.Standards.Verify)
 		return nil
 	})
@@ -216,126 +202,27 @@ func (d *Desk) SendBack(ctx context.Context, a registry.Actor, product string, m
 
 func (x *edit) reopen() {
 	x.p.Certification = registry.Certification{State: registry.CertDraft}
-	x.c.Declared, x.c.Verification, x.c.Verified = nil, "", 0
+	x.c.Declared, x.c.Verification = nil, ""
 	x.c.Clocks.stop(x.t, "verify")
 }
 
 // StartVerification begins to verify the requirements named: all that apply when
-// none are. Assessor.
-func (d *Desk) StartVerification(ctx context.Context, a registry.Actor, product string, v Verification, m registry.Meta) (registry.Outcome, error) {
+// none are. What is looked at, and what comes of it, is assurance's. Assessor.
+func (d *Desk) StartVerification(ctx context.Context, a registry.Actor, product string, requirements []string, m registry.Meta) (registry.Outcome, error) {
 	return d.certify(ctx, a, StartVerification, product, m, func(x *edit) error {
-		if x.c.Verification != "" {
-			return fmt.Errorf("%w: the verification %s is open", registry.ErrState, x.c.Verification)
-		}
-		if v.Method != "test-controls" && v.Method != "read-documents" {
-			return registry.Field("/method", "use test-controls or read-documents")
-		}
-		_, applicable, err := d.Marking(x.b, &x.c, &x.p, x.t.Now().Std())
-		if err != nil {
+		if err := x.noOpenVerification(""); err != nil {
 			return err
 		}
-		var all []string
-		for i := range applicable {
-			all = append(all, applicable[i].ID)
-		}
-		for i, r := range v.Requirements {
-			if !slices.Contains(all, r) {
-				return registry.Field(fmt.Sprintf("/requirements/%d", i), "%q does not apply to this product", cut(r))
-			}
-		}
-		if len(v.Requirements) == 0 {
-			v.Requirements = all
-		}
 		if x.c.Basis == "" {
-			x.c.Basis = certification.ByRank
+			x.c.Basis = adHoc
 		}
-		id := fmt.Sprintf("VF-%d", x.t.Revision())
-		x.c.Verification, x.c.Verified = id, 0
+		var err error
+		x.c.Verification, err = d.cfg.Assurance.PlanVerification(x.t, x.p.ID, requirements, x.c.Basis)
 		if x.p.Certification.State == registry.CertSelfCertified {
 			x.p.Certification.State = registry.CertInVerification
 		}
-		return registry.CreateCase(x.t, id, Verification{
-			ID: id, Product: x.p.ID, Requirements: v.Requirements, Method: v.Method, Basis: x.c.Basis, By: a.Name, Begun: x.t.Now(),
-		})
+		return err
 	})
 }
 
-// CloseVerification ends the open verification. What it found must be resolved
-// for it to be accepted. Assessor.
-func (d *Desk) CloseVerification(ctx context.Context, a registry.Actor, product string, accepted bool, note string, m registry.Meta) (registry.Outcome, error) {
-	return d.certify(ctx, a, CloseVerification, product, m, func(x *edit) error {
-		if x.c.Verification == "" {
-			return fmt.Errorf("%w: no verification is open", registry.ErrState)
-		}
-		if err := checkText("/note", note, false); err != nil {
-			return err
-		}
-		if accepted {
-			if err := x.noOpenFindings(); err != nil {
-				return err
-			}
-			x.c.Verified = x.t.Now()
-			x.c.Clocks.stop(x.t, "verify")
-		}
-		v, err := registry.TxCase[Verification](x.t, x.c.Verification)
-		if err != nil {
-			return err
-		}
-		v.Body.Closed, v.Body.ClosedBy, v.Body.Accepted, v.Body.Note = x.t.Now(), a.Name, accepted, note
-		x.c.Verification = ""
-		if !accepted && x.p.Certification.State == registry.CertInVerification {
-			x.reopen()
-			if err := x.tell("your self-certification was not accepted", note); err != nil {
-				return err
-			}
-		}
-		return registry.PutCase(x.t, v.ID, v.Body)
-	})
-}
-
-// RaiseFinding notes something to be put right until a date. Assessor.
-func (d *Desk) RaiseFinding(ctx context.Context, a registry.Actor, product string, f Finding, m registry.Meta) (registry.Outcome, error) {
-	return d.certify(ctx, a, RaiseFinding, product, m, func(x *edit) error {
-		if d.catalogue(&x.c, x.t.Now().Std()).Requirement(f.Requirement) == nil {
-			return registry.Field("/requirement", "%q is no requirement of the catalogue", cut(f.Requirement))
-		}
-		if err := checkText("/text", f.Text, true); err != nil {
-			return err
-		}
-		if f.Due == 0 {
-			f.Due = later(x.t.Now(), d.cfg.Standards.Remedy)
-		}
-		if f.Due <= x.t.Now() {
-			return registry.Field("/due_at", "must lie in the future")
-		}
-		id := fmt.Sprintf("FN-%d", x.t.Revision())
-		if err := x.tell("a finding", f.Text); err != nil {
-			return err
-		}
-		return registry.CreateCase(x.t, id, Finding{
-			ID: id, Product: x.p.ID, Owner: x.p.Owner, Verification: x.c.Verification, Requirement: f.Requirement, Text: f.Text,
-			By: a.Name, Raised: x.t.Now(), Due: f.Due,
-		})
-	})
-}
-
-// ResolveFinding notes that a finding was put right. Assessor.
-func (d *Desk) ResolveFinding(ctx context.Context, a registry.Actor, product, finding, note string, m registry.Meta) (registry.Outcome, error) {
-	return d.certify(ctx, a, ResolveFinding, product, m, func(x *edit) error {
-		f, err := registry.TxCase[Finding](x.t, finding)
-		if err == nil && f.Body.Product != x.p.ID {
-			err = fmt.Errorf("%w: finding %s", registry.ErrNotFound, cut(finding))
-		}
-		if err != nil {
-			return err
-		}
-		if f.Body.Resolved != 0 {
-			return fmt.Errorf("%w: the finding is resolved already", registry.ErrState)
-		}
-		if err := checkText("/note", note, false); err != nil {
-			return err
-		}
-		f.Body.Resolved, f.Body.ResolvedBy, f.Body.Note = x.t.Now(), a.Name, note
-		return registry.PutCase(x.t, finding, f.Body)
-	})
-}
+const adHoc certification.Basis = "ad hoc"

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/sample"
@@ -33,8 +34,8 @@ func (w *world) selfCertified(services ...string) (product string, own registry.
 func (w *world) verified(product string) {
 	w.t.Helper()
 	ctx := context.Background()
-	w.did(w.StartVerification(ctx, assessor, product, casework.Verification{Method: "read-documents"}, none))
-	w.did(w.CloseVerification(ctx, assessor, product, true, "all there", none))
+	w.did(w.StartVerification(ctx, assessor, product, nil, none))
+	w.verifyAll(product)
 }
 
 // piloted takes it into the pilot; whitelisted through it.
@@ -167,8 +168,8 @@ func TestAFindingThatIsNotPutRightRestrictsThenSuspendsAndIsReinstated(t *testin
 	const lodge, read = "as.0004.submit", "as.0004.get"
 	product, _ := w.whitelisted(lodge, read)
 	app := prodApp(product)
-	w.did(w.RaiseFinding(ctx, assessor, product, casework.Finding{Requirement: "DEV-2", Text: "Tickets are not answered."}, none))
-	ids, _ := w.book().Find(registry.Query{Kind: "finding", Where: []registry.Where{{Index: "product", Value: product}}, Limit: 10})
+	f, _, err := w.assurance.RaiseFinding(ctx, assessor, product, assurance.Raise{Requirement: "DEV-2", Text: "Tickets are not answered."}, "")
+	must(t, err)
 	w.pass(31 * day)
 	if w.state(product) != registry.CertRestricted || w.serves(app, lodge, 0) != "ok" || w.serves(app, read, 0) != "product-restricted" {
 		t.Fatalf("overdue: %s; lodge %s, read %s", w.state(product), w.serves(app, lodge, 0), w.serves(app, read, 0))
@@ -179,8 +180,8 @@ func TestAFindingThatIsNotPutRightRestrictsThenSuspendsAndIsReinstated(t *testin
 		t.Error("the notice took effect, and calls pass")
 	}
 	w.refused(registry.ErrState, "findings are open")(w.Reinstate(ctx, assessor, product, none))
-	w.did(w.ResolveFinding(ctx, assessor, product, ids[0], "answered", none))
-	w.refused(registry.ErrState, "resolved already")(w.ResolveFinding(ctx, assessor, product, ids[0], "answered", none))
+	_, _, err = w.assurance.CloseFinding(ctx, assessor, f.ID, "they are answered now", none)
+	must(t, err)
 	w.did(w.Reinstate(ctx, assessor, product, none))
 	if w.state(product) != registry.CertWhitelisted || w.serves(app, read, 0) != "ok" {
 		t.Errorf("reinstated: %s, %s", w.state(product), w.serves(app, read, 0))
@@ -268,17 +269,20 @@ func TestVerificationAndExceptionTakeTwoPeopleAndNoOpenFinding(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	product, own := w.selfCertified("as.0004.submit")
-	w.refused(registry.ErrInvalid, "/requirements/0")(w.StartVerification(ctx, assessor, product, casework.Verification{Method: "read-documents", Requirements: []string{"NO-1"}}, none))
-	w.did(w.StartVerification(ctx, assessor, product, casework.Verification{Method: "test-controls", Requirements: []string{"OSF-AUT"}}, none))
+	w.refused(registry.ErrInvalid, "/requirements/0")(w.StartVerification(ctx, assessor, product, []string{"NO-1"}, none))
+	w.did(w.StartVerification(ctx, assessor, product, []string{"OSF-AUT", "OSF-AUD"}, none))
 	if w.state(product) != registry.CertInVerification {
 		t.Errorf("verifying: %s", w.state(product))
 	}
-	w.refused(registry.ErrState, "is InVerification")(w.StartVerification(ctx, assessor, product, casework.Verification{Method: "test-controls"}, none))
-	w.did(w.RaiseFinding(ctx, assessor, product, casework.Finding{Requirement: "OSF-AUT", Text: "No second factor for staff."}, none))
-	w.refused(registry.ErrState, "findings are open")(w.CloseVerification(ctx, assessor, product, true, "", none))
-	w.did(w.CloseVerification(ctx, assessor, product, false, "see the finding", none))
+	w.refused(registry.ErrState, "is InVerification")(w.StartVerification(ctx, assessor, product, nil, none))
+	w.did(w.Conform(ctx, own, product, w.called(product, registry.EVTE, "as.0004.submit"), none))
+	pilot := casework.PilotTerms{Clients: []registry.ABN{sample.Possum}}
+	w.refused(registry.ErrState, "is open")(w.Pilot(ctx, assessor, product, pilot, none))
+	findings := w.verifyAll(product, "OSF-AUT")
+	w.refused(registry.ErrState, "findings are open: "+findings[0])(w.Pilot(ctx, assessor, product, pilot, none))
+	w.did(w.SendBack(ctx, assessor, product, registry.Meta{Reason: "see the finding"}))
 	if w.state(product) != registry.CertDraft {
-		t.Errorf("not accepted: %s", w.state(product))
+		t.Errorf("sent back: %s", w.state(product))
 	}
 	e := certification.Exception{Requirement: "OSF-AUT", Control: "Hardware tokens at the door.", Expires: w.now().AddDate(0, 6, 0)}
 	w.did(w.RequestException(ctx, own, product, e, none))
@@ -286,6 +290,12 @@ func TestVerificationAndExceptionTakeTwoPeopleAndNoOpenFinding(t *testing.T) {
 	w.did(w.ApproveException(ctx, assessor, product, "OSF-AUT", none))
 	w.did(w.RequestException(ctx, assessor, product, e, none))
 	w.refused(registry.ErrForbidden, "cannot approve it")(w.ApproveException(ctx, assessor, product, "OSF-AUT", none))
+
+	// Submitted again, it is verified again.
+	w.did(w.SubmitCert(ctx, own, product, sign, none))
+	_, _, err := w.assurance.CloseFinding(ctx, assessor2, findings[0], "seen", none)
+	must(t, err)
+	w.refused(registry.ErrState, "must be verified first")(w.Pilot(ctx, assessor, product, pilot, none))
 }
 
 func TestDelistedIsTheEnd(t *testing.T) {

@@ -40,16 +40,12 @@ const (
 	Begin             Command = "certification.begin"
 	Describe          Command = "certification.describe"
 	Answer            Command = "certification.answer"
-	Attach            Command = "certification.attach"
 	RequestException  Command = "certification.request-exception"
 	ApproveException  Command = "certification.approve-exception"
 	SubmitCert        Command = "certification.submit"
 	Recall            Command = "certification.recall"
 	SendBack          Command = "certification.send-back"
 	StartVerification Command = "certification.start-verification"
-	CloseVerification Command = "certification.close-verification"
-	RaiseFinding      Command = "certification.raise-finding"
-	ResolveFinding    Command = "certification.resolve-finding"
 	Conform           Command = "certification.conform"
 	ApproveHighRisk   Command = "certification.approve-high-risk"
 	Pilot             Command = "certification.pilot"
@@ -119,16 +115,12 @@ func certificationRules() []rule[registry.CertState] {
 		{Begin, states{draft}, registry.PermRegistrar | assessor, true},
 		{Describe, states{draft}, assessor, true},
 		{Answer, append(states{draft}, live...), assessor, true},
-		{Attach, all, assessor, true},
 		{RequestException, all, assessor, true},
 		{ApproveException, all, assessor, false},
 		{SubmitCert, append(states{draft}, live...), 0, true},
 		{Recall, states{self}, 0, true},
 		{SendBack, states{self, verifying}, assessor, false},
 		{StartVerification, append(states{self}, live...), assessor, false},
-		{CloseVerification, append(states{verifying}, live...), assessor, false},
-		{RaiseFinding, append(states{verifying}, live...), assessor, false},
-		{ResolveFinding, all, assessor, false},
 		{Conform, append(states{draft, self, verifying}, live...), assessor, true},
 		{ApproveHighRisk, states{self, verifying}, assessor, false},
 		{Pilot, states{self, verifying}, assessor, false},

@@ -14,7 +14,9 @@ import (
 
 	"github.com/dspgate/dspgate/internal/identifier"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/outbox"
 )
 
 // Terms is one version of what an applicant accepts and declares.
@@ -40,6 +42,8 @@ type Config struct {
 	Standards Standards
 	// Framework is the catalogue, the questionnaire and the other rules.
 	Framework *certification.Framework
+	// Assurance opens verifications, on the same Register. Default one without files.
+	Assurance *assurance.Desk
 	// Checker makes the eligibility checks. Default Manual.
 	Checker Checker
 	// Runs judges conformance and pilot runs from recorded decisions. Nil: nothing
@@ -72,6 +76,9 @@ func New(r *registry.Register, cfg Config) (*Desk, error) {
 		}
 		cfg.Framework = f
 	}
+	if cfg.Assurance == nil {
+		cfg.Assurance = assurance.NewDesk(assurance.Config{Register: r, Rules: cfg.Framework, Profiles: Profiles, Now: func() time.Time { return r.Now().Std() }})
+	}
 	if cfg.Terms.Version == "" {
 		cfg.Terms = Terms{
 			Version:     "2026.1",
@@ -100,20 +107,20 @@ func New(r *registry.Register, cfg Config) (*Desk, error) {
 	return &Desk{reg: r, cfg: cfg}, nil
 }
 
-// Types are the types of casework of this package, for registry.RegisterConfig.
+// Types are the types of casework of this package, for registry.RegisterConfig;
+// those of assurance and outbox are needed beside them.
 func Types() []registry.CaseType {
 	return []registry.CaseType{
-		registry.CaseTypeOf[Registration](), registry.CaseTypeOf[Certification](), registry.CaseTypeOf[Evidence](),
-		registry.CaseTypeOf[Verification](), registry.CaseTypeOf[Finding](), registry.CaseTypeOf[Message](), registry.CaseTypeOf[Counter](),
+		registry.CaseTypeOf[Registration](), registry.CaseTypeOf[Certification](), registry.CaseTypeOf[Counter](),
 	}
 }
 
 // Timers are what happens when a due-date of this package's cases has come.
 func (d *Desk) Timers() map[registry.CaseKind]registry.FireFunc {
 	return map[registry.CaseKind]registry.FireFunc{
-		Registration{}.CaseKind():  d.fireRegistration,
-		Certification{}.CaseKind(): d.fireCertification,
-		Finding{}.CaseKind():       d.fireFinding,
+		Registration{}.CaseKind():      d.fireRegistration,
+		Certification{}.CaseKind():     d.fireCertification,
+		assurance.Finding{}.CaseKind(): d.fireFinding,
 	}
 }
 
@@ -206,48 +213,31 @@ func (d *dues) clear(what string) {
 	*d = slices.DeleteFunc(slices.Clone(*d), func(x registry.Due) bool { return x.What == what })
 }
 
-// Message is something that somebody has to be told. It is written in the
-// commit that it tells of, and delivered afterwards; what was not delivered is
-// tried again.
-type Message struct {
-	ID        string        `json:"id"`
-	To        registry.ABN  `json:"to"` // the entity; its contacts are looked up when it is sent
-	Channel   string        `json:"channel"`
-	Subject   string        `json:"subject"`
-	Text      string        `json:"text"`
-	About     string        `json:"about"` // the case, as kind/ID
-	Written   registry.Time `json:"written_at"`
-	Delivered registry.Time `json:"delivered_at,omitempty"`
-	Attempts  int           `json:"attempts,omitempty"`
-	Problem   string        `json:"problem,omitempty"`
-}
-
-// CaseKind implements registry.CaseBody.
-func (Message) CaseKind() registry.CaseKind { return "message" }
-
-// CaseKeys implements registry.CaseIndexer.
-func (m Message) CaseKeys(add func(index, value string)) {
-	add("to", m.To.String())
-	add("about", m.About)
-	if m.Delivered == 0 {
-		add("state", "waiting")
-	} else {
-		add("state", "delivered")
-	}
-}
-
-// tell writes a message in the change.
+// tell queues a message to an entity's people in the change: to the contact named
+// for such things, else to whoever applied.
 func tell(t *registry.Tx, to registry.ABN, about, subject, text string) error {
-	for n := 1; ; n++ {
-		id := fmt.Sprintf("MS-%d-%d", t.Revision(), n)
-		if _, err := registry.TxCase[Message](t, id); err == nil {
-			continue
-		} else if !errors.Is(err, registry.ErrNotFound) {
-			return err
+	address := ""
+	r, err := registry.TxCase[Registration](t, to.String())
+	switch {
+	case err == nil:
+		address = r.Body.Form.Applicant.Email
+		if i := slices.IndexFunc(r.Body.Form.Contacts, func(c Contact) bool { return c.For == "responsible" }); i >= 0 {
+			address = r.Body.Form.Contacts[i].Email
 		}
-		return registry.PutCase(t, id, Message{ID: id, To: to, Channel: "email", Subject: subject, Text: text, About: about, Written: t.Now()})
+	case !errors.Is(err, registry.ErrNotFound):
+		return err
 	}
+	if e := t.View().Entity(to); address == "" && e != nil {
+		address = e.Contact
+	}
+	if address == "" {
+		return nil // nobody is known; it stands in the case
+	}
+	return outbox.Put(t, messageOfCase, outbox.Message{Means: outbox.Mail, To: address, Subject: subject, Body: text + "\n", About: about})
 }
+
+// messageOfCase tells this package's message of a change from those of others.
+const messageOfCase = 500
 
 // Counter numbers things.
 type Counter struct {

@@ -7,9 +7,8 @@
 // A Registration is one entity's case, a Certification one product's; each has a
 // Form or a Deployment (what was declared), Steps (who or what did what, when),
 // Clocks (by when whom has to have done what) and due-dates. Commands move them;
-// nothing else does. Evidence is what was shown, a Verification an assessor's
-// look at some requirements, a Finding what that brought up, a Message what
-// somebody has to be told.
+// nothing else does. Evidence, verifications and findings are package assurance's;
+// what people have to be told goes to outbox, in the commit that it tells of.
 //
 // # Invariants
 //

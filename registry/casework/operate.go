@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
 )
 
@@ -234,15 +235,15 @@ const riskLeft registry.Risk = 2
 // fireFinding: a finding that was not put right in time restricts the product and
 // announces its suspension; its users go on lodging until then.
 func (d *Desk) fireFinding(t *registry.Tx, id string, _ registry.Due) error {
-	f, err := registry.TxCase[Finding](t, id)
+	f, err := registry.TxCase[assurance.Finding](t, id)
 	if err != nil {
 		return err
 	}
-	f.Body.Overdue = t.Now()
+	f.Body.Late = t.Now()
 	if err := registry.PutCase(t, id, f.Body); err != nil {
 		return err
 	}
-	x, _, err := editOf(t, f.Body.Product)
+	x, _, err := editOf(t, f.Body.ProductID)
 	if err != nil {
 		return err
 	}

@@ -264,8 +264,8 @@ func TestSharedContactsAreASignal(t *testing.T) {
 	const otherABN registry.ABN = 51824753556
 	w.did(w.Apply(ctx, registrar, otherABN, other, none))
 	r := w.registration(otherABN)
-	signals := casework.Signals(w.book(), &r)
-	if len(signals) != 1 || signals[0].What != "contact" || signals[0].Of != newcomer {
-		t.Errorf("signals: %+v", signals)
+	shared := casework.SharedContacts(w.book(), &r)
+	if len(shared) != 1 || len(shared["sam@possum.example"]) != 1 || shared["sam@possum.example"][0] != newcomer {
+		t.Errorf("shared: %+v", shared)
 	}
 }

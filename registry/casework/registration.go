@@ -188,32 +188,14 @@ func (r *Registration) mails() []string {
 	return out
 }
 
-// Signal is something that an assessor should know: a contact or evidence that
-// another entity uses as well.
-type Signal struct {
-	What  string       `json:"what"` // contact or evidence
-	Value string       `json:"value"`
-	Of    registry.ABN `json:"also_of"`
-}
-
-// Signals finds what this entity shares with others.
-func Signals(b *registry.Casebook, r *Registration) []Signal {
-	out := []Signal{}
+// SharedContacts finds the other entities whose registration names one of this
+// one's addresses: a signal, no proof. assurance.Signals tells of shared evidence.
+func SharedContacts(b *registry.Casebook, r *Registration) map[string][]registry.ABN {
+	out := map[string][]registry.ABN{}
 	for _, mail := range r.mails() {
 		for id := range b.All(registry.Query{Kind: "registration", Where: []registry.Where{{Index: "contact", Value: mail}}}) {
 			if abn, err := registry.ParseABN(id); err == nil && abn != r.ABN {
-				out = append(out, Signal{"contact", mail, abn})
-			}
-		}
-	}
-	for id := range b.All(registry.Query{Kind: "evidence", Where: []registry.Where{{Index: "entity", Value: r.ABN.String()}}}) {
-		e, err := registry.CaseOf[Evidence](b, id)
-		if err != nil {
-			continue
-		}
-		for other := range b.All(registry.Query{Kind: "evidence", Where: []registry.Where{{Index: "address", Value: addressKey(e.Body.Address)}}}) {
-			if o, err := registry.CaseOf[Evidence](b, other); err == nil && o.Body.Entity != r.ABN && o.Body.Address == e.Body.Address {
-				out = append(out, Signal{"evidence", e.Body.Address, o.Body.Entity})
+				out[mail] = append(out[mail], abn)
 			}
 		}
 	}
