@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/authz/redisrecord"
 	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/control/probe"
 	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
@@ -74,6 +76,9 @@ type controlConfig struct {
 	FrameworkDir string `yaml:"framework_dir"`
 	// Framework answers the questions that the framework leaves open.
 	Framework certification.Open `yaml:"framework"`
+	// ChecksAllow are networks, such as 10.1.0.0/16, that the automated checks of
+	// declared addresses may reach although they are not public. Default: none.
+	ChecksAllow []netip.Prefix `yaml:"checks_allow"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -183,7 +188,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return err
 	}
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
+		Register: register, Assurance: desk, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {
