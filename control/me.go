@@ -1,6 +1,7 @@
 package control
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +142,21 @@ type registerView struct {
 	Versions  []string     `json:"versions"`
 }
 
+// holds tells whether every word, in lower case, stands somewhere in the
+// product's name or ID, or in its owner's name or ABN.
+func (v *registerView) holds(words []string) bool {
+	if len(words) == 0 {
+		return true
+	}
+	text := strings.ToLower(v.Name + " " + v.ProductID + " " + v.OwnerName + " " + v.Owner.String())
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
+}
+
 // publicRegister is the public listing, made again at most once a second: it
 // is for anybody, and reading 100,000 standings for each caller is not.
 type publicRegister struct {
@@ -199,10 +215,12 @@ func (s *server) listRegister(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	q, searched := c.filter("q")
+	words := strings.Fields(strings.ToLower(q))
 	var keep func(registerView) bool
-	if byProduct || byOwner {
+	if byProduct || byOwner || searched {
 		keep = func(v registerView) bool {
-			return (!byProduct || v.ProductID == product) && (!byOwner || v.Owner == owner)
+			return (!byProduct || v.ProductID == product) && (!byOwner || v.Owner == owner) && v.holds(words)
 		}
 	}
 	all := s.public.get(c.view, s.lists.products.get(c.view, (*registry.View).Products), s.now())

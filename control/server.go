@@ -223,7 +223,7 @@ func (s *server) routes() []route {
 		del("/v1/invitations/{id}", "withdraw-invitation", "Take an invitation back.", s.withdraw).givesPlain(invitationView{}).unmatched(),
 
 		get("/v1/me", "get-me", "Who you are and, for a developer, your own entity and how it stands.", s.me).givesPlain(meView{}).tells("own page"),
-		get("/v1/register", "list-register", "The public register: whitelisted products.", s.listRegister).listsPlain(registerView{}).open().filters("product_id", "owner"),
+		get("/v1/register", "list-register", "The public register: whitelisted products.", s.listRegister).listsPlain(registerView{}).open().filters("product_id", "owner", "q"),
 	}
 }
 
@@ -391,6 +391,7 @@ func number(least, most float64) func() *huma.Schema {
 var params = map[string]param{
 	"page":         {"page", "From 1.", number(1, pageMax)},
 	"limit":        {"limit", "Items on a page.", number(1, limitMax)},
+	"q":            {"q", "Only with each of these words somewhere in name, ID or owner.", text},
 	"entry":        {"entry", "Prove that the log holds the entry with this index.", number(0, 1<<53)},
 	"size":         {"size", "Prove that the log extends what it was with so many entries.", number(1, 1<<53)},
 	"after":        {"after", "Only what is after this revision, or after so many entries.", number(0, 1<<53)},

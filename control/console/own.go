@@ -1,0 +1,168 @@
+package console
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/dspgate/dspgate/registry"
+)
+
+// A developer's own pages; people and tokens.
+
+func (v *visit) own() error {
+	p := ownPage{frame: v.frame("Your products")}
+	if _, err := v.get(&p.Me, "/v1/me"); err != nil {
+		return err
+	}
+	return v.show(200, "own", p)
+}
+
+func (v *visit) chooseEntity() error {
+	abn, err := registry.ParseABN(v.form("entity"))
+	if err != nil {
+		return &apiError{Status: http.StatusUnprocessableEntity, Detail: "Choose one of the entities you act for"}
+	}
+	if err := v.c.cfg.SignIn.Choose(v.w, v.r, abn); err != nil {
+		return err
+	}
+	return v.redirect("/console/")
+}
+
+func (v *visit) signOut() error {
+	if v.person != nil {
+		if err := v.c.cfg.SignIn.End(v.w, v.r); err != nil {
+			return err
+		}
+	}
+	return v.redirect("/console/signed-out")
+}
+
+func (v *visit) signedOut() error {
+	v.person = nil
+	return v.show(200, "signedout", signedOutPage{v.frame("Signed out")})
+}
+
+func (v *visit) people() error { return v.showPeople(http.StatusOK, peoplePage{}) }
+
+func (v *visit) showPeople(status int, p peoplePage) error {
+	asked := v.r.URL.Query().Get("entity")
+	if asked == "" {
+		asked = v.form("entity")
+	}
+	if asked == "" {
+		asked = v.person.Actor.Entity.String()
+	}
+	var e entity
+	if _, err := v.get(&e, api("entities", asked)); err != nil {
+		return err
+	}
+	p.Entity, p.EntityName = e.ABN, e.Name
+	if _, err := v.get(&p.Members, "/v1/people", "entity", e.ABN.String(), "limit", "100"); err != nil {
+		return err
+	}
+	if _, err := v.get(&p.Invitations, "/v1/invitations", "entity", e.ABN.String(), "limit", "100"); err != nil {
+		return err
+	}
+	p.frame = v.frame("People of " + e.Name)
+	if p.Made != nil {
+		p.JoinURL = v.c.cfg.PublicURL + "/console/join"
+	}
+	return v.show(status, "people", p)
+}
+
+func (v *visit) invite() error {
+	p := peoplePage{Email: v.form("email")}
+	var made invitation
+	err := v.send(http.MethodPost, "/v1/invitations", map[string]any{"email": p.Email, "entity": v.form("entity")}, &made)
+	if err == nil {
+		return v.showPeople(http.StatusCreated, peoplePage{Made: &made})
+	}
+	if p.Problem = problemOf(err, map[string]string{"/email": "email"}); p.Problem != nil && p.Problem.Field != "" {
+		return v.showPeople(http.StatusUnprocessableEntity, p)
+	}
+	return err
+}
+
+func (v *visit) removePerson() error {
+	if err := v.send(http.MethodDelete, api("people", v.r.PathValue("id")), nil, nil); err != nil {
+		return err
+	}
+	return v.redirect("/console/people?entity=" + url.QueryEscape(v.form("entity")))
+}
+
+func (v *visit) withdraw() error {
+	if err := v.send(http.MethodDelete, api("invitations", v.r.PathValue("id")), nil, nil); err != nil {
+		return err
+	}
+	return v.redirect("/console/people?entity=" + url.QueryEscape(v.form("entity")))
+}
+
+func (v *visit) joinForm() error {
+	return v.show(200, "join", joinPage{frame: v.frame("Join an entity")})
+}
+
+func (v *visit) join() error {
+	p := joinPage{frame: v.frame("Join an entity"), Code: v.form("code")}
+	var m member
+	err := v.send(http.MethodPost, "/v1/invitations/accept", map[string]any{"code": p.Code}, &m)
+	if err == nil {
+		if err := v.c.cfg.SignIn.Choose(v.w, v.r, m.Entity); err != nil {
+			return err
+		}
+		return v.redirect("/console/")
+	}
+	if p.Problem = problemOf(err, map[string]string{"/code": "code"}); p.Problem != nil {
+		return v.show(http.StatusUnprocessableEntity, "join", p)
+	}
+	return err
+}
+
+func (v *visit) tokens() error { return v.showTokens(http.StatusOK, tokensPage{Days: "90"}) }
+
+func (v *visit) showTokens(status int, p tokensPage) error {
+	if _, err := v.get(&p.Items, "/v1/tokens", "limit", "100"); err != nil {
+		return err
+	}
+	p.frame, p.Permissions = v.frame("API tokens"), permissionNames(v.person.Actor)
+	if p.Chosen == nil {
+		p.Chosen = map[string]bool{}
+	}
+	return v.show(status, "tokens", p)
+}
+
+func (v *visit) makeToken() error {
+	p := tokensPage{Name: v.form("name"), Days: v.form("days"), Chosen: map[string]bool{}}
+	chosen := v.r.PostForm["permission"]
+	for _, w := range chosen {
+		p.Chosen[w] = true
+	}
+	days, err := strconv.ParseUint(p.Days, 10, 16)
+	switch {
+	case err != nil || days < 1 || days > 365:
+		p.Problem = &problem{"A token lives from 1 to 365 days.", "days"}
+	case len(chosen) == 0:
+		p.Problem = &problem{"Choose at least one permission.", "permission"}
+	}
+	if p.Problem != nil {
+		return v.showTokens(http.StatusUnprocessableEntity, p)
+	}
+	expires := registry.At(v.now().Add(time.Duration(days) * 24 * time.Hour))
+	var made token
+	err = v.send(http.MethodPost, "/v1/tokens", map[string]any{"name": p.Name, "permissions": chosen, "expires_at": expires}, &made)
+	if err == nil {
+		return v.showTokens(http.StatusCreated, tokensPage{Made: &made, Days: "90"})
+	}
+	if p.Problem = problemOf(err, map[string]string{"/name": "name", "/expires_at": "days", "/permissions": "permission"}); p.Problem != nil {
+		return v.showTokens(http.StatusUnprocessableEntity, p)
+	}
+	return err
+}
+
+func (v *visit) revokeToken() error {
+	if err := v.send(http.MethodDelete, api("tokens", v.r.PathValue("id")), nil, nil); err != nil {
+		return err
+	}
+	return v.redirect("/console/tokens")
+}

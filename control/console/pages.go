@@ -1,0 +1,318 @@
+package console
+
+import (
+	"html/template"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dspgate/dspgate/control/signin"
+	"github.com/dspgate/dspgate/registry"
+)
+
+// Every page is one struct, with what stands around it in a frame.
+
+// frame is what every page has.
+type frame struct {
+	Title  string
+	Person *signin.Person
+	Nav    []navItem
+	Path   string
+}
+
+type navItem struct {
+	Href, Text string
+	Here       bool
+}
+
+type refusalPage struct {
+	frame
+	Detail, ID string
+}
+
+type signInPage struct {
+	frame
+	Link string
+	Lost bool // what was sent was not kept
+}
+
+type signedOutPage struct{ frame }
+
+type dashboardPage struct {
+	frame
+	Roles       []string
+	Suspensions []suspension
+	Sidecars    []sidecar
+	Products    int
+	Entities    int
+	Lagging     int
+}
+
+type entitiesPage struct {
+	frame
+	Name, State string
+	Items       []entity
+	Pager       pager
+}
+
+type entityPage struct {
+	frame
+	Entity      entity
+	Checks      []registry.Check
+	Products    []product
+	Suspensions []suspension
+	CanSuspend  bool
+}
+
+type productsPage struct {
+	frame
+	Owner, State string
+	States       []string
+	Items        []product
+	Pager        pager
+}
+
+type productPage struct {
+	frame
+	Product     product
+	Apps        []registry.ClientApp
+	Subs        []registry.Subscription
+	Suspensions []suspension
+	CanSuspend  bool
+}
+
+type suspendPage struct {
+	frame
+	Kind, ID, Reason string
+	Emergency        bool
+	Kinds            []string
+	Problem          *problem
+}
+
+type suspensionsPage struct {
+	frame
+	Active bool
+	Items  []suspension
+	Pager  pager
+}
+
+type suspensionPage struct {
+	frame
+	Suspension suspension
+	MayAct     bool
+	Imposer    bool // the one who imposed it may not lift or confirm it
+	Problem    *problem
+	Events     string
+}
+
+type sidecarsPage struct {
+	frame
+	Items []sidecar
+}
+
+type decisionsPage struct {
+	frame
+	Product string
+	Items   []decision
+	Problem *problem
+}
+
+type decisionPage struct {
+	frame
+	Explained explanation
+}
+
+type ownPage struct {
+	frame
+	Me me
+}
+
+type peoplePage struct {
+	frame
+	Entity      registry.ABN
+	EntityName  string
+	Members     []member
+	Invitations []invitation
+	Made        *invitation
+	JoinURL     string
+	Email       string
+	Problem     *problem
+}
+
+type joinPage struct {
+	frame
+	Code    string
+	Problem *problem
+}
+
+type tokensPage struct {
+	frame
+	Items       []token
+	Made        *token
+	Permissions []string
+	Chosen      map[string]bool
+	Name, Days  string
+	Problem     *problem
+}
+
+type auditPage struct {
+	frame
+	Checkpoint checkpoint
+	Items      []auditRow
+	Older      string
+	Newer      string
+}
+
+type auditEntryPage struct {
+	frame
+	Proof  proof
+	Leaf   auditRow
+	Index  int64
+	Pretty string
+}
+
+type changesPage struct {
+	frame
+	Items []change
+	Older string
+	Newer string
+}
+
+type registerPage struct {
+	frame
+	Query string
+	Items []registered
+	Pager pager
+}
+
+// problem is what is wrong with a form.
+type problem struct {
+	Text  string
+	Field string // the field's name; "" for the whole
+}
+
+// problemOf turns the API's refusal into what stands over a form; fields maps
+// JSON pointers to the names of the form's fields. nil when it is no matter of
+// the form.
+func problemOf(err error, fields map[string]string) *problem {
+	var e *apiError
+	if !asAPI(err, &e) {
+		return nil
+	}
+	switch e.Status {
+	case http.StatusUnprocessableEntity, http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed:
+		return &problem{sentence(e.Detail), fields[e.Source.Pointer]}
+	case http.StatusNotFound:
+		return &problem{Text: sentence(e.Detail), Field: fields["404"]}
+	case http.StatusForbidden:
+		return &problem{Text: sentence(e.Detail)}
+	}
+	return nil
+}
+
+// frame makes what stands around the page.
+func (v *visit) frame(title string) frame {
+	f := frame{Title: title, Person: v.person, Path: v.r.URL.Path}
+	add := func(href, text string) {
+		here := v.r.URL.Path == href || href != "/console/" && strings.HasPrefix(v.r.URL.Path, href+"/")
+		f.Nav = append(f.Nav, navItem{href, text, here})
+	}
+	if v.person == nil {
+		add("/register", "Public register")
+		return f
+	}
+	a := v.person.Actor
+	add("/console/", "Overview")
+	switch {
+	case a.Staff():
+		add("/console/entities", "Entities")
+		add("/console/products", "Products")
+		add("/console/suspensions", "Suspensions")
+		add("/console/sidecars", "Sidecars")
+		add("/console/decisions", "Decisions")
+		if a.Has(registry.PermAuditor) {
+			add("/console/changes", "Changes")
+			add("/console/audit", "Audit log")
+		}
+	case a.Has(registry.PermDeveloper):
+		add("/console/own", "Your products")
+		add("/console/decisions", "Refused calls")
+		add("/console/people", "People")
+	}
+	if a.Permissions != 0 {
+		add("/console/tokens", "API tokens")
+	} else {
+		add("/console/join", "Join an entity")
+	}
+	add("/register", "Public register")
+	return f
+}
+
+// pager leads to the pages beside this one.
+type pager struct {
+	Page, Pages, Items int
+	Prev, Next         string
+}
+
+func (v *visit) pager(m pageMeta) pager {
+	p := pager{Page: m.Page, Pages: max(m.TotalPages, 1), Items: m.TotalItems}
+	link := func(n int) string {
+		q := v.r.URL.Query()
+		q.Set("page", strconv.Itoa(n))
+		return v.r.URL.Path + "?" + q.Encode()
+	}
+	if m.Page > 1 {
+		p.Prev = link(min(m.Page-1, p.Pages))
+	}
+	if m.Page < m.TotalPages {
+		p.Next = link(m.Page + 1)
+	}
+	return p
+}
+
+// functions are what templates call.
+func functions() template.FuncMap {
+	return template.FuncMap{
+		"when": func(t registry.Time) string {
+			if !t.Set() {
+				return "–"
+			}
+			return t.Std().Format("2 Jan 2006, 15:04 UTC")
+		},
+		"iso": func(t registry.Time) string { return t.String() },
+		"abn": func(a registry.ABN) string {
+			s := a.String()
+			if len(s) != 11 {
+				return s
+			}
+			return s[:2] + " " + s[2:5] + " " + s[5:8] + " " + s[8:]
+		},
+		"words": func(s string) string { return strings.ReplaceAll(s, "-", " ") },
+		"path":  url.PathEscape,
+		"seconds": func(ms int64) string {
+			return (time.Duration(ms) * time.Millisecond).Round(100 * time.Millisecond).String()
+		},
+		"days": func(t time.Time) string { return t.UTC().Format("15:04 UTC") },
+		"good": func(s string) string {
+			switch s {
+			case "ok", "Whitelisted", "Registered", "acknowledged", "active", "pass", "allowed":
+				return "good"
+			case "Draft", "SelfCertified", "InVerification", "PVT", "Interim", "ReviewDue", "pending", "lapsed", "warn", "Restricted", "Submitted", "Checking":
+				return "warn"
+			}
+			return "bad"
+		},
+		"list": func(s []string) string { return strings.Join(s, ", ") },
+		"text": func(x any) string {
+			switch x := x.(type) {
+			case string:
+				return x
+			case interface{ String() string }:
+				return x.String()
+			}
+			return ""
+		},
+	}
+}

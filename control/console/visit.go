@@ -1,0 +1,255 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dspgate/dspgate/control/signin"
+	"github.com/dspgate/dspgate/registry"
+)
+
+// visit is one request on its way through a page. It belongs to the goroutine
+// that serves it.
+type visit struct {
+	c      *console
+	w      http.ResponseWriter
+	r      *http.Request
+	person *signin.Person // nil: nobody signed in
+	shown  bool
+}
+
+func (c *console) visit(w http.ResponseWriter, r *http.Request) *visit {
+	return &visit{c: c, w: w, r: r}
+}
+
+func (v *visit) who() (err error) {
+	if v.c.cfg.SignIn == nil {
+		return signin.ErrNobody
+	}
+	v.person, err = v.c.cfg.SignIn.Person(v.w, v.r)
+	return err
+}
+
+func (v *visit) has(p registry.Permission) bool { return v.person != nil && v.person.Actor.Has(p) }
+
+// apiError is a refusal by the API.
+type apiError struct {
+	Status int
+	ID     string    `json:"id"`
+	Code   string    `json:"code"`
+	Detail string    `json:"detail"`
+	Source apiSource `json:"source"`
+	Meta   apiMeta   `json:"meta"`
+}
+
+type apiSource struct {
+	Pointer   string `json:"pointer"`
+	Parameter string `json:"parameter"`
+}
+
+type apiMeta struct {
+	Data json.RawMessage `json:"data"`
+}
+
+func (e *apiError) Error() string { return e.Detail }
+
+// pageMeta is what the API says of a page of a listing.
+type pageMeta struct {
+	Page       int `json:"page"`
+	Limit      int `json:"limit"`
+	TotalItems int `json:"total_items"`
+	TotalPages int `json:"total_pages"`
+}
+
+// reply is an answer of the API, kept in memory.
+type reply struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *reply) Header() http.Header { return r.header }
+func (r *reply) WriteHeader(s int) {
+	if r.status == 0 {
+		r.status = s
+	}
+}
+func (r *reply) Write(b []byte) (int, error) { r.WriteHeader(http.StatusOK); return r.body.Write(b) }
+
+// get reads from the API as the person.
+func (v *visit) get(out any, path string, query ...string) (pageMeta, error) {
+	q := url.Values{}
+	for i := 0; i+1 < len(query); i += 2 {
+		if query[i+1] != "" {
+			q.Set(query[i], query[i+1])
+		}
+	}
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return v.call(v.r.Context(), http.MethodGet, path, nil, out)
+}
+
+// send commands the API as the person.
+func (v *visit) send(method, path string, body, out any) error {
+	_, err := v.call(v.r.Context(), method, path, body, out)
+	return err
+}
+
+func (v *visit) call(ctx context.Context, method, path string, body, out any) (meta pageMeta, err error) {
+	if v.person != nil {
+		ctx = v.c.cfg.As(ctx, v.person.Actor)
+	}
+	var b []byte
+	if body != nil {
+		if b, err = json.Marshal(body); err != nil {
+			return meta, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://api"+path, bytes.NewReader(b))
+	if err != nil {
+		return meta, &apiError{Status: http.StatusNotFound, Detail: "There is no such page."}
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	a := &reply{header: http.Header{}}
+	v.c.cfg.API.ServeHTTP(a, req)
+	var env struct {
+		Data   json.RawMessage `json:"data"`
+		Meta   pageMeta        `json:"_meta"`
+		Errors []apiError      `json:"errors"`
+	}
+	if err := json.Unmarshal(a.body.Bytes(), &env); err != nil {
+		return meta, fmt.Errorf("console: the API answered %d to %s: %w", a.status, method, err)
+	}
+	if a.status >= 300 || len(env.Errors) > 0 {
+		if len(env.Errors) == 0 {
+			return meta, fmt.Errorf("console: the API answered %d without saying why", a.status)
+		}
+		e := env.Errors[0]
+		e.Status = a.status
+		return meta, &e
+	}
+	if out != nil {
+		err = json.Unmarshal(env.Data, out)
+	}
+	return env.Meta, err
+}
+
+// api joins path segments, each escaped.
+func api(segments ...string) string {
+	var b strings.Builder
+	b.WriteString("/v1")
+	for _, s := range segments {
+		b.WriteString("/" + url.PathEscape(s))
+	}
+	return b.String()
+}
+
+// local joins the path of one of the console's own pages.
+func local(segments ...string) string {
+	return "/console" + strings.TrimPrefix(api(segments...), "/v1")
+}
+
+func (v *visit) redirect(to string) error {
+	http.Redirect(v.w, v.r, to, http.StatusSeeOther)
+	return nil
+}
+
+func (v *visit) show(status int, name string, page any) error {
+	t := v.c.pages[name]
+	if t == nil {
+		return fmt.Errorf("console: no page %s", name)
+	}
+	var b bytes.Buffer // whole or not at all
+	if err := t.Execute(&b, page); err != nil {
+		return fmt.Errorf("console: page %s: %w", name, err)
+	}
+	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	v.w.WriteHeader(status)
+	v.shown = true
+	_, _ = v.w.Write(b.Bytes()) // the browser hung up: nobody is left to tell
+	return nil
+}
+
+// refuse shows a page that says what is wrong.
+func (v *visit) refuse(status int, title, detail string) {
+	if v.shown {
+		return
+	}
+	if err := v.show(status, "refusal", refusalPage{v.frame(title), detail, ""}); err != nil {
+		v.c.cfg.Log.ErrorContext(v.r.Context(), "page not shown", "err", err)
+		http.Error(v.w, title, status)
+	}
+}
+
+// fail shows what went wrong, with the status it has.
+func (v *visit) fail(err error) {
+	var api *apiError
+	var size *http.MaxBytesError
+	switch {
+	case errors.Is(err, signin.ErrNobody):
+		v.askToSignIn()
+	case errors.Is(err, signin.ErrStale), errors.Is(err, signin.ErrDenied), errors.Is(err, signin.ErrUnverified):
+		v.refuse(http.StatusForbidden, "Not signed in", sentence(err.Error()))
+	case errors.Is(err, signin.ErrProvider):
+		v.refuse(http.StatusBadGateway, "Sign-in is not possible now", sentence(err.Error()))
+	case errors.As(err, &size):
+		v.refuse(http.StatusRequestEntityTooLarge, "Too much at once", "What was sent is too large.")
+	case errors.As(err, &api):
+		title := map[int]string{
+			http.StatusNotFound: "Nothing here", http.StatusForbidden: "Not for you", http.StatusConflict: "Not in this state",
+			http.StatusUnprocessableEntity: "Something is not right", http.StatusServiceUnavailable: "Not now",
+		}[api.Status]
+		if title == "" {
+			title = "Something went wrong here"
+		}
+		v.refuse(api.Status, title, sentence(api.Detail))
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		v.c.cfg.Log.WarnContext(v.r.Context(), "page not available", "pattern", v.r.Pattern, "err", err)
+		v.refuse(http.StatusServiceUnavailable, "Not now", "The register cannot be reached. Try again in a few seconds.")
+	default:
+		v.c.cfg.Log.ErrorContext(v.r.Context(), "page failed", "pattern", v.r.Pattern, "err", err)
+		v.refuse(http.StatusInternalServerError, "Something went wrong here", "Try again in a minute.")
+	}
+}
+
+// askToSignIn offers the sign-in, and the way back to this page.
+func (v *visit) askToSignIn() {
+	v.person = nil
+	to := signin.PathHome
+	if v.r.Method == http.MethodGet {
+		to = signin.SafeReturn(v.r.URL.RequestURI())
+	}
+	f := v.frame("Sign in")
+	link := signin.PathStart + "?" + url.Values{"to": {to}}.Encode()
+	if err := v.show(http.StatusUnauthorized, "signin", signInPage{f, link, v.r.Method != http.MethodGet}); err != nil {
+		v.fail(err)
+	}
+}
+
+// sentence makes one of an error's text.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.ContainsAny(s[len(s)-1:], ".!?") {
+		s += "."
+	}
+	return s
+}
+
+func (v *visit) form(name string) string { return strings.TrimSpace(v.r.PostFormValue(name)) }
+
+func (v *visit) query(name string) string { return strings.TrimSpace(v.r.URL.Query().Get(name)) }
+
+func (v *visit) now() time.Time { return v.c.cfg.Now() }
