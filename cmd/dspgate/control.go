@@ -25,6 +25,7 @@ import (
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/redisstore"
 	"github.com/dspgate/dspgate/registry/sample"
 )
@@ -79,6 +80,8 @@ type controlConfig struct {
 	// ChecksAllow are networks, such as 10.1.0.0/16, that the automated checks of
 	// declared addresses may reach although they are not public. Default: none.
 	ChecksAllow []netip.Prefix `yaml:"checks_allow"`
+	// SignIn is how people sign in to the console.
+	SignIn signInConfig `yaml:"sign_in"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -160,7 +163,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if audit != nil {
 		writer.Journal = audit
 	}
-	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes())
+	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types())
 	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
@@ -191,6 +194,10 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		Register: register, Assurance: desk, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
+	if err != nil {
+		return err
+	}
+	front, err := openConsole(cfg, api, register, audit, records, log)
 	if err != nil {
 		return err
 	}
@@ -227,7 +234,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		}
 		return err
 	})
-	srv := control.NewHTTPServer(api, log)
+	srv := control.NewHTTPServer(front, log)
 	g.Go(func() error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("control plane API: %w", err)

@@ -39,27 +39,29 @@ type demoOptions struct {
 
 // demoInfo is DIR/demo.json: what runs where. The names are a contract.
 type demoInfo struct {
-	Ingress        string   `json:"ingress"`
-	IngressTLS     string   `json:"ingress_tls"`
-	CA             string   `json:"ca"`
-	ClientCerts    string   `json:"client_certs"`
-	Upstream       string   `json:"upstream"` // the sample upstream, which refuses what does not come through Envoy
-	Control        string   `json:"control"`
-	Redis          string   `json:"redis"`
-	EnvoyAdmin     string   `json:"envoy_admin"`
-	Issuer         string   `json:"issuer"`
-	IssuerKeys     string   `json:"issuer_keys"`
-	Audience       string   `json:"audience"`
-	OperatorToken  string   `json:"operator_token"`
-	Operator2Token string   `json:"operator2_token"`
-	AssessorToken  string   `json:"assessor_token"`
-	AuditorToken   string   `json:"auditor_token"`
-	DeveloperToken string   `json:"developer_token"`
-	AuditKey       string   `json:"audit_key"`     // the audit log's public key
-	Arrivals       string   `json:"arrivals"`      // the sample upstream's log of arrivals
-	SidecarDebug   []string `json:"sidecar_debug"` // /metrics, /healthz, /readyz of each sidecar
-	ControlDebug   string   `json:"control_debug"`
-	PIDs           struct {
+	Ingress         string   `json:"ingress"`
+	IngressTLS      string   `json:"ingress_tls"`
+	CA              string   `json:"ca"`
+	ClientCerts     string   `json:"client_certs"`
+	Upstream        string   `json:"upstream"` // the sample upstream, which refuses what does not come through Envoy
+	Control         string   `json:"control"`
+	Redis           string   `json:"redis"`
+	EnvoyAdmin      string   `json:"envoy_admin"`
+	Issuer          string   `json:"issuer"`
+	IssuerKeys      string   `json:"issuer_keys"`
+	Audience        string   `json:"audience"`
+	OperatorToken   string   `json:"operator_token"`
+	Operator2Token  string   `json:"operator2_token"`
+	AssessorToken   string   `json:"assessor_token"`
+	AuditorToken    string   `json:"auditor_token"`
+	DeveloperToken  string   `json:"developer_token"`
+	SignIn          string   `json:"sign_in"`          // the identity provider of the console
+	ConsolePassword string   `json:"console_password"` // of everybody there
+	AuditKey        string   `json:"audit_key"`        // the audit log's public key
+	Arrivals        string   `json:"arrivals"`         // the sample upstream's log of arrivals
+	SidecarDebug    []string `json:"sidecar_debug"`    // /metrics, /healthz, /readyz of each sidecar
+	ControlDebug    string   `json:"control_debug"`
+	PIDs            struct {
 		Demo     int   `json:"demo"`
 		Envoy    int   `json:"envoy"`
 		Redis    int   `json:"redis"`
@@ -148,6 +150,7 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 		{"keys and certificates", d.makeKeys},
 		{"Redis", d.startRedis},
 		{"token issuer", d.startIssuer},
+		{"identity provider", d.startProvider},
 		{"sample upstream", d.startUpstream},
 		{"control plane", d.startControl},
 		{"sidecars", d.startSidecars},
@@ -375,6 +378,8 @@ func (d *demo) startControl(ctx context.Context) error {
 	cfg.StateDir = d.path("state")
 	cfg.AuditEvery = 2 * time.Second // so that it can be seen at work
 	cfg.Audit.KeyFile = d.path("key", "audit.key")
+	cfg.SignIn.Issuer, cfg.SignIn.PublicURL = d.info.SignIn, d.info.Control
+	cfg.SignIn.ClientID, cfg.SignIn.ClientSecretFile = consoleClientID, d.path("key", "console.secret")
 	cfg.SampleRegister = true
 	cfg.SampleCredentials = d.path("client-certs")
 	c, err := d.startConfigured("control", "control", &cfg)
@@ -519,10 +524,11 @@ func (d *demo) welcome() {
 	fmt.Fprintf(d.out, `
 dspgate demo is ready.
   ingress        %s  (TLS: %s)
-  control plane  %s  (API: /docs, public register: /v1/register)
+  console        %[17]s/console/  (sign in as operator@agency.example, dev@kookaburra.example …, password %[18]s)
+  control plane  %[3]s  (API: /docs, public register: /register)
   Envoy admin    %s
   Redis          %s
-  sign-in        tokens of every role in %s
+  tokens         for programs, of every role, in %s
 
 Try, in another terminal:
   # 1  a whitelisted product is let through, and the upstream sees who it is
@@ -547,5 +553,5 @@ Ctrl-C ends everything.
 		tok("fp-1011-prod"), d.info.Ingress,
 		tok("fp-1001-prod"), d.info.Ingress,
 		d.info.Control,
-		bin, d.o.dir)
+		bin, d.o.dir, d.info.Control, d.info.ConsolePassword)
 }

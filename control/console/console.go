@@ -87,9 +87,13 @@ func New(cfg Config) (http.Handler, error) {
 	return c.headers(guard.Handler(c.mux)), nil
 }
 
-// Paths are the patterns that the console answers; the rest is the API's.
-func Paths() []string {
-	return []string{"/console/", "/register", "/register.csv", "/register.atom", signin.PathStart, signin.PathStart + "/", signin.PathEnd, "/{$}"}
+// Serves tells whether the console answers a path; the rest is the API's.
+func Serves(path string) bool {
+	switch path {
+	case "/", "/register", "/register.csv", "/register.atom", signin.PathStart, signin.PathEnd:
+		return true
+	}
+	return strings.HasPrefix(path, signin.PathHome) || strings.HasPrefix(path, signin.PathStart+"/") || path == "/console"
 }
 
 func parsePages() (map[string]*template.Template, error) {
@@ -188,6 +192,7 @@ func (c *console) routes() {
 	mine("GET /console/audit", (*visit).audit)
 	mine("GET /console/audit/{index}", (*visit).auditEntry)
 	mine("GET /console/changes", (*visit).changes)
+	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("/", func(*visit) error { return &apiError{Status: http.StatusNotFound, Detail: "There is no such page."} })
 }
 

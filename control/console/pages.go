@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -305,14 +306,6 @@ func functions() template.FuncMap {
 			return "bad"
 		},
 		"list": func(s []string) string { return strings.Join(s, ", ") },
-		"text": func(x any) string {
-			switch x := x.(type) {
-			case string:
-				return x
-			case interface{ String() string }:
-				return x.String()
-			}
-			return ""
-		},
+		"text": fmt.Sprint,
 	}
 }
