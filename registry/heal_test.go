@@ -220,3 +220,29 @@ func TestALiftThatFailedDoesNotCountAsHoldingTheSuspension(t *testing.T) {
 		wantStates(t, "of the suspension", e, "s/1 pending; complete false")
 	})
 }
+
+// The store may lose a change between being asked for it and being offered it again.
+func TestAChangeConfirmedToAStoreThatLostItIsWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := registrytest.NewMemory()
+		a := startPlane(t, store, "a", registry.RegisterConfig{})
+		defer a.stop()
+		if _, err := a.r.Import(t.Context(), sample.Actor(), sample.Records(time.Now()), none); err != nil {
+			t.Fatal(err)
+		}
+		promote := store.Replica()
+		s, err := a.r.Suspend(t.Context(), operator, suspendFP("FP-1001"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.link.Set(registrytest.Fault{OnCommit: func(*registry.Change) { promote() }})
+		again, err := a.r.Suspend(t.Context(), operator, suspendFP("FP-1001"))
+		if err != nil || !again.Existing {
+			t.Fatalf("%+v, %v", again, err)
+		}
+		h := store.Head()
+		if h.Revision != s.Revision || registrytest.Sealer(t).Head(&h) != h.MAC {
+			t.Errorf("the head is %+v, sealed %t", h, registrytest.Sealer(t).Head(&h) == h.MAC)
+		}
+	})
+}

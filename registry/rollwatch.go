@@ -79,8 +79,8 @@ type rollReading struct {
 // waits out a whole lease before it calls anybody lapsed.
 type sighting struct {
 	Member
-	seen   time.Duration // on this process's clock, when the first reading that showed this poll was in
-	gone   bool          // remembered: the store no longer lists it
+	seen time.Duration // on this process's clock, when the first reading that showed this poll was in
+	gone bool          // remembered: the store no longer lists it
 	// astray is how many readings showed another poll with a revision and a digest
 	// that are of no history known here.
 	astray int

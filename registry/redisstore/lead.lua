@@ -5,7 +5,10 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local c = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'until')
 local epoch, have, ttl = tonumber(c[1] or '0'), tonumber(ARGV[2]), tonumber(ARGV[3])
-if have ~= 0 and have == epoch and c[2] == ARGV[1] then
+local newest = tonumber(redis.call('HGET', KEYS[2], 'epoch') or '0')
+-- After a failover the claim may be older than changes given back since: nothing
+-- can be committed under it any more.
+if have ~= 0 and have == epoch and c[2] == ARGV[1] and (newest <= epoch or ttl <= 0) then
   redis.call('HSET', KEYS[1], 'until', string.format('%.0f', ttl > 0 and now + ttl or 0))
   return {'held', epoch}
 end
@@ -15,6 +18,6 @@ if ttl <= 0 or stands > 0 and c[2] ~= ARGV[1] then
 end
 -- Never below an epoch that was seen, even when the claim was lost; and hardly
 -- one that was given out and then lost in a failover, whose holder lives on.
-epoch = math.max(epoch, have, tonumber(redis.call('HGET', KEYS[2], 'epoch') or '0')) + 1 + tonumber(ARGV[4])
+epoch = math.max(epoch, have, newest) + 1 + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'holder', ARGV[1], 'until', string.format('%.0f', now + ttl))
 return {'held', epoch}

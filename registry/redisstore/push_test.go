@@ -160,7 +160,8 @@ func TestASidecarToldByADeposedPrimaryFollowsItsSuccessor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, err := after.Await(t.Context(), next.Revision, 20*time.Second); err != nil || len(e.Sidecars) == 0 || e.Sidecars[0].State != registry.Acknowledged {
-		t.Errorf("%+v, %v", e, err)
-	}
+	until(t, "it is waited for like any other", func() bool {
+		e, err := after.Await(t.Context(), next.Revision, 50*time.Millisecond)
+		return err == nil && len(e.Sidecars) > 0 && e.Sidecars[0].State == registry.Acknowledged
+	})
 }

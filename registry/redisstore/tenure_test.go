@@ -168,3 +168,45 @@ func TestARedisThatLostItsEndIsGivenItBack(t *testing.T) {
 		return err == nil && res.Revision == last.Revision+1
 	})
 }
+
+// The head alone was set back, by hand: the log is compared, and nothing is appended twice.
+func TestAHeadSetBackOverAnIntactLogIsSetRight(t *testing.T) {
+	srv := redistest.Start(t)
+	s := open(t, redisstore.Config{Addrs: []string{srv.Addr}})
+	r := startRegister(t, s, "one")
+	until(t, "the control plane writes", writing(r))
+	withApps(t, r, 5)
+	srv.Must("COPY", "{dspgate}:head", "{dspgate}:head-kept")
+	for i := range 5 {
+		if _, err := r.Suspend(t.Context(), operator, suspendApp(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := headOf(t, s)
+	log, err := s.Changes(t.Context(), 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Must("COPY", "{dspgate}:head-kept", "{dspgate}:head", "REPLACE")
+	until(t, "the head is where it was", func() bool { return headOf(t, s).Revision == want.Revision })
+	if got := headOf(t, s); got.Digest != want.Digest || got.Records != want.Records {
+		t.Errorf("head %+v, want %+v", got, want)
+	}
+	again, err := s.Changes(t.Context(), 0, 100)
+	if err != nil || len(again) != len(log) {
+		t.Errorf("the log holds %d changes, %v; want %d", len(again), err, len(log))
+	}
+
+	// A log that says something else is left as it is.
+	last := fmt.Sprintf("%d-0", want.Revision)
+	srv.Must("XDEL", "{dspgate}:log", last)
+	srv.Must("XADD", "{dspgate}:log", fmt.Sprintf("%d-0", want.Revision+1), "c", "by hand")
+	srv.Must("COPY", "{dspgate}:head-kept", "{dspgate}:head", "REPLACE")
+	refused := headOf(t, s)
+	if _, err := r.Suspend(t.Context(), operator, registry.SuspendCommand{Subject: registry.SubjectRef{Kind: registry.KindProduct, ID: "FP-1001"}, Reason: "next"}); err == nil {
+		t.Error("committed on a register that is not whole")
+	}
+	if got := headOf(t, s); got != refused {
+		t.Errorf("the head is %d, want it left at %d", got.Revision, refused.Revision)
+	}
+}

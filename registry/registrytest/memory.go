@@ -317,7 +317,7 @@ func (m *Memory) Lead(ctx context.Context, holder string, have registry.Epoch, t
 	defer m.mu.Unlock()
 	s, now := &m.state, m.now()
 	switch {
-	case have != 0 && have == s.epoch && holder == s.holder: // renewed
+	case have != 0 && have == s.epoch && holder == s.holder && (have >= s.head.Epoch || ttl <= 0): // renewed
 	case s.holder != "" && s.holder != holder && now.Before(s.claimUntil):
 		return 0, fmt.Errorf("%w: %s", registry.ErrFenced, s.holder)
 	default:

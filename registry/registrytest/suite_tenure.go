@@ -75,7 +75,8 @@ func testReassert(t *testing.T, s Store) {
 	c, ch, _ := w.Change(product("FP-1", "by the earlier one"))
 	wantErr(t, "after a change of a later epoch", s.Commit(t.Context(), epoch, w.View.Mark(), c, ch), registry.ErrFenced)
 	unchanged(t, s, w)
-	if e, err := s.Lead(t.Context(), "writer", 0, time.Hour); err != nil || e <= later.Epoch {
-		t.Errorf("claimed anew: epoch %d, %v; want above %d", e, err, later.Epoch)
+	// Renewing the claim claims it anew.
+	if e, err := s.Lead(t.Context(), "writer", epoch, time.Hour); err != nil || e <= later.Epoch {
+		t.Errorf("renewed: epoch %d, %v; want above %d", e, err, later.Epoch)
 	}
 }
