@@ -64,6 +64,21 @@ var bodies = map[string]string{
 	"answer-ecosystem":       `{"values":["none"]}`,
 	"submit-threat-analysis": `{"product_id":"FP-1001","title":"x","scope":"x"}`,
 	"run-checks":             `{}`,
+
+	"raise-incident":         `{"title":""}`,
+	"receive-incident":       `{"from":"x","text":"x"}`,
+	"amend-incident":         `{"title":"x"}`,
+	"triage-incident":        `{}`,
+	"contain-incident":       `{"how":"x"}`,
+	"log-requests-incident":  `{"entity":"65000000101","what":"x","due":"2100-01-01T00:00:00Z"}`,
+	"answer-log-request":     `{"evidence":"x"}`,
+	"plan-incident":          `{"treatment":[{"what":"x","owner":"x","due":"2100-01-01T00:00:00Z"}]}`,
+	"assess-incident":        `{"eligible":false}`,
+	"notify-incident":        `{"audiences":["entity"]}`,
+	"close-incident":         `{"cause":"x","done":"x"}`,
+	"dismiss-incident":       `{"reason":"x"}`,
+	"appeal-incident":        `{"grounds":"x"}`,
+	"decide-appeal-incident": `{"upheld":true,"reason":"x"}`,
 }
 
 type operation struct{ method, path, id, description string }
@@ -97,12 +112,12 @@ func fillPath(path string) string {
 		id = "product:FP-1001:x"
 	case strings.Contains(path, "services"):
 		id = "abr.lookup"
-	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"):
+	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "/v1/incidents"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"):
 		id = "none-such"
 	case strings.Contains(path, "suspensions"), strings.Contains(path, "notices"), strings.Contains(path, "token-denials"), strings.Contains(path, "decisions"), strings.Contains(path, "credentials"):
 		id = "none-such"
 	}
-	return strings.NewReplacer("{abn}", "65000000101", "{id}", url.PathEscape(id), "{version}", "5.0", "{environment}", "PROD", "{service}", "abr.lookup", "{period}", "2001", "{question}", "ECO.1").Replace(path)
+	return strings.NewReplacer("{abn}", "65000000101", "{id}", url.PathEscape(id), "{version}", "5.0", "{environment}", "PROD", "{service}", "abr.lookup", "{period}", "2001", "{question}", "ECO.1", "{request}", "none-such").Replace(path)
 }
 
 // Who may do what, for every operation of the description, as the description

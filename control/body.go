@@ -204,7 +204,7 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 	case reflect.Uint8, reflect.Uint64:
 		f, _ := src.(float64)
 		dst.SetUint(uint64(f)) // the schema bounds it
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		f, _ := src.(float64)
 		if f < -1<<53 || f > 1<<53 {
 			*errs = append(*errs, registry.Field(pointer, "this number is beyond all bounds"))

@@ -30,6 +30,7 @@ import (
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/registrytest"
 	"github.com/dspgate/dspgate/registry/sample"
@@ -122,7 +123,7 @@ func newWorld(t testing.TB) *world {
 	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
 	w.startAudit()
-	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes())})
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes())})
 	w.startAssurance()
 	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
 
@@ -133,7 +134,7 @@ func newWorld(t testing.TB) *world {
 	}
 	h, err := control.New(control.Config{
 		Uses:     w.usesOf,
-		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Prober: w,
+		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Incidents: w.startIncidents(), Prober: w,
 		Decisions: control.Decisions{
 			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
 				if r, ok := w.records[id]; ok {
@@ -201,6 +202,21 @@ func (w *world) startAssurance() {
 		w.t.Fatal(err)
 	}
 	w.desk = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: dir})
+}
+
+// startIncidents makes the desk that works on incidents.
+func (w *world) startIncidents() *incident.Desk {
+	w.t.Helper()
+	notices, err := incident.NewNotices(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &incident.Desk{
+		Register: w.reg, Thresholds: incident.DefaultThresholds(), Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: w.desk.VerifyAfter,
+		OnLate: func(t *registry.Tx, product, id string) error {
+			return w.desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
+		},
+	}
 }
 
 // Probe stands in for the prober: it finds what a well-kept endpoint shows.

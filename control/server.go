@@ -17,6 +17,7 @@ import (
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/translog"
 )
@@ -32,6 +33,8 @@ type Config struct {
 	// Assurance answers for requirements, evidence, verifications, findings and
 	// add-ons. Nil: their addresses answer 404.
 	Assurance *assurance.Desk
+	// Incidents works on incidents. Nil: their addresses answer 404.
+	Incidents *incident.Desk
 	// Prober makes the automated checks. Nil: none are made.
 	Prober Prober
 	Auth   Authenticator
@@ -66,18 +69,20 @@ type server struct {
 	audit     *translog.Log
 	uses      LimitUses
 	assurance *assurance.Desk
-	prober    Prober
-	auth      Authenticator
-	ready     func(context.Context) error
-	log       *slog.Logger
-	version   string
-	drain     time.Duration
-	now       func() time.Time
-	doc       *document
-	metrics   *metrics
-	slots     chan struct{}
-	lists     listings
-	public    publicRegister
+	// incidentDesk may be nil: ask incidents().
+	incidentDesk *incident.Desk
+	prober       Prober
+	auth         Authenticator
+	ready        func(context.Context) error
+	log          *slog.Logger
+	version      string
+	drain        time.Duration
+	now          func() time.Time
+	doc          *document
+	metrics      *metrics
+	slots        chan struct{}
+	lists        listings
+	public       publicRegister
 }
 
 // New makes the API's handler.
@@ -89,7 +94,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, prober: cfg.Prober, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, incidentDesk: cfg.Incidents, prober: cfg.Prober, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	var err error
@@ -98,7 +103,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes()) {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.incidentRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}
@@ -315,6 +320,9 @@ func (rt route) byPeople() route  { rt.peopleOnly = true; return rt }
 func (rt route) unmatched() route { rt.matches = false; return rt }
 func (rt route) missing() route   { rt.absent = true; return rt }
 
+// called names the operation otherwise than by its path.
+func (rt route) called(id string) route { rt.id = id; return rt }
+
 // matching: If-Match is heeded. optionally: the body may be left out.
 func (rt route) matching() route   { rt.matches = true; return rt }
 func (rt route) optionally() route { rt.optional = true; return rt }
@@ -409,7 +417,7 @@ var params = map[string]param{
 	"subject_kind": {"subject_kind", "Only what is shown for an entity, or for a product.", oneOf("entity", "product")},
 	"requirement":  {"requirement", "Only of this requirement.", text},
 	"requirements": {"requirements", "The requirements it is for, separated by commas.", text},
-	"type":         {"type", "The type of evidence.", text},
+	"type":         {"type", "The type of evidence, or of incident.", text},
 	"note":         {"note", "A word to the assessor.", text},
 	"issued_at":    {"issued_at", "When it was issued, RFC 3339.", text},
 	"expires_at":   {"expires_at", "Until when it says that it holds, RFC 3339; needed for certificates and exception letters.", text},
@@ -418,6 +426,10 @@ var params = map[string]param{
 	"overdue":      {"overdue", "Only what is past its due date (true), or not yet (false); the soonest first.", boolean},
 	"listed":       {"listed", "Only those that must be listed (yes), or need not be (no).", oneOf("yes", "no")},
 	"word":         {"word", "Only with a word that begins so.", text},
+	"level":        {"level", "Only of this level.", oneOf("low", "medium", "high")},
+	"officer":      {"officer", "Only what this person works on.", text},
+	"live":         {"live", "Only what there is still something to do about (true), or not (false).", oneOf("true", "false")},
+	"about":        {"about", "Only about this case, such as incident/INC-12.", text},
 	"wanted":       {"wanted", "The standard that is to be met.", text},
 	"given":        {"given", "The standard that is met already.", text},
 	"active":       {"active", "Only what holds now (true), or what does not (false).", boolean},

@@ -25,6 +25,7 @@ import (
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/redisstore"
 	"github.com/dspgate/dspgate/registry/sample"
@@ -82,6 +83,9 @@ type controlConfig struct {
 	ChecksAllow []netip.Prefix `yaml:"checks_allow"`
 	// SignIn is how people sign in to the console.
 	SignIn signInConfig `yaml:"sign_in"`
+	// Incidents is how incidents are worked on; Outbox how messages leave.
+	Incidents incidentsConfig `yaml:"incidents"`
+	Outbox    outboxConfig    `yaml:"outbox"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleCredentials is a folder of certificates to enter as the sample
@@ -163,7 +167,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if audit != nil {
 		writer.Journal = audit
 	}
-	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types())
+	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types(), incident.CaseTypes())
 	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
@@ -190,8 +194,16 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	incidents, err := openIncidents(cfg.Incidents, register, desk)
+	if err != nil {
+		return err
+	}
+	post, err := openOutbox(cfg.Outbox, register, log)
+	if err != nil {
+		return err
+	}
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
+		Register: register, Assurance: desk, Incidents: incidents, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {
@@ -225,6 +237,8 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return register.Run(inner)
 	})
 	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
+	g.Go(func() error { register.RunTimers(inner, timers(incidents)); return nil })
+	g.Go(func() error { _ = post.Run(inner); return nil })
 	g.Go(func() error { sweepEvidence(inner, register, evidence, log); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {

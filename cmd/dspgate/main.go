@@ -114,7 +114,7 @@ func newRootCmd(g *globals) *cobra.Command {
 		}
 	}
 	add("run", newDemoCmd(g), newControlCmd(g), newSidecarCmd(g), newTokenCmd(g))
-	add("operate", newSuspendCmd(g), newLiftCmd(g), newConfirmCmd(g), newSuspensionCmd(g), newNoticeCmd(g), newDenialCmd(g),
+	add("operate", newSuspendCmd(g), newLiftCmd(g), newConfirmCmd(g), newSuspensionCmd(g), newIncidentCmd(g), newNoticeCmd(g), newDenialCmd(g),
 		newExplainCmd(g), newDecisionCmd(g), newStatusCmd(g), newChangeCmd(g), newAuditCmd(g))
 	add("register", newEntityCmd(g), newProductCmd(g), newCertificationCmd(g), newClientAppCmd(g), newCredentialCmd(g),
 		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g))

@@ -24,11 +24,16 @@ type filterFlag struct{ flag, param, usage string }
 
 // listCmd lists records.
 func listCmd[T any](g *globals, as, short string, path []string, columns []column[T], filters ...filterFlag) *cobra.Command {
+	return listOf(g, "list", nil, as, short, func([]string) []string { return path }, columns, filters...)
+}
+
+// listOf lists what arguments name.
+func listOf[T any](g *globals, use string, names []string, as, short string, path func(args []string) []string, columns []column[T], filters ...filterFlag) *cobra.Command {
 	values := make([]string, len(filters))
 	limit := 0
 	cmd := &cobra.Command{
-		Use: "list", Short: short, Args: exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: use, Short: short, Args: exactArgs(names...),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.connect()
 			if err != nil {
 				return err
@@ -46,7 +51,7 @@ func listCmd[T any](g *globals, as, short string, path []string, columns []colum
 			if most == 0 {
 				most = math.MaxInt
 			}
-			items, raws, err := client.List[T](cmd.Context(), c, client.Path(path...), q, most)
+			items, raws, err := client.List[T](cmd.Context(), c, client.Path(path(args)...), q, most)
 			if err != nil {
 				return err
 			}
@@ -183,6 +188,8 @@ type write struct {
 	path       func(args []string) string
 	// fixed are members that come from the arguments.
 	fixed func(args []string) map[string]any
+	// shape makes of the members what the API takes, when that is not flat.
+	shape func(body map[string]any) error
 	// read, when set, is where the present record is: the members keep names are
 	// sent back as they are, unless a flag changes them, with its ETag.
 	read func(args []string) string
@@ -218,6 +225,11 @@ func writeCmd(g *globals, w write) *cobra.Command {
 			if w.fixed != nil {
 				for k, v := range w.fixed(args) {
 					body[k] = v
+				}
+			}
+			if w.shape != nil {
+				if err := w.shape(body); err != nil {
+					return err
 				}
 			}
 			if w.method != http.MethodDelete {

@@ -31,9 +31,9 @@ type Clock struct {
 	Duty Duty `json:"duty"`
 	// FromEvent and FromAwareness are the deadlines by the literal words and by
 	// today's practice; zero when that instant is not known, or does not count.
-	FromEvent     registry.Time `json:"from_event,omitzero"`
-	FromAwareness registry.Time `json:"from_awareness,omitzero"`
-	Done          registry.Time `json:"done_at,omitzero"`
+	FromEvent     registry.Time `json:"from_event,omitempty"`
+	FromAwareness registry.Time `json:"from_awareness,omitempty"`
+	Done          registry.Time `json:"done_at,omitempty"`
 	Status        Status        `json:"status"`
 }
 

@@ -16,8 +16,8 @@ import (
 // CaseKind is incident.
 func (Incident) CaseKind() registry.CaseKind { return "incident" }
 
-// CaseKeys: incidents are found by state, level, type, owner, entity, product
-// and the words of their title.
+// CaseKeys: incidents are found by state, level, type, officer, product, the
+// words of their title, and owner: the entities that may see them.
 func (x Incident) CaseKeys(add func(index, value string)) {
 	add("state", string(x.State))
 	add("live", fmt.Sprint(x.State.Live()))
@@ -28,16 +28,19 @@ func (x Incident) CaseKeys(add func(index, value string)) {
 		add("type", string(x.Type))
 	}
 	if x.Owner != "" {
-		add("owner", x.Owner)
+		add("officer", x.Owner)
 	}
 	if x.Entity != 0 {
-		add("entity", x.Entity.String())
+		add("owner", x.Entity.String())
+	}
+	if x.Reporter.Entity != 0 && x.Reporter.Entity != x.Entity {
+		add("owner", x.Reporter.Entity.String())
 	}
 	seen := map[string]bool{}
 	for _, s := range x.Subjects {
 		if id, _, ok := productOf(s); ok && !seen[id] {
 			seen[id] = true
-			add("product", id)
+			add("product_id", id)
 		}
 	}
 	registry.Words(x.ID+" "+x.Title, func(w string) { add("word", w) })
@@ -76,6 +79,16 @@ type Desk struct {
 	// certification of a product: planned in the same change. Nil: nothing.
 	OnHigh func(t *registry.Tx, product, incident string) error
 	OnLate func(t *registry.Tx, product, incident string) error
+}
+
+// CaseTypes are the kinds of casework that a Desk writes.
+func CaseTypes() []registry.CaseType {
+	return []registry.CaseType{registry.CaseTypeOf[Incident](), registry.CaseTypeOf[outbox.Message]()}
+}
+
+// Timers are what happens when a duty runs out, for registry.RunTimers.
+func (d *Desk) Timers() map[registry.CaseKind]registry.FireFunc {
+	return map[registry.CaseKind]registry.FireFunc{Incident{}.CaseKind(): d.Fire}
 }
 
 // Bounds of the desk.
@@ -202,7 +215,7 @@ func roomForDraft(t *registry.Tx, a registry.Actor) error {
 	if a.Has(staff) {
 		return nil
 	}
-	_, n := book.Find(registry.Query{Kind: "incident", Where: []registry.Where{{Index: "state", Value: string(Draft)}, {Index: "entity", Value: a.Entity.String()}}})
+	_, n := book.Find(registry.Query{Kind: "incident", Where: []registry.Where{{Index: "state", Value: string(Draft)}, {Index: "owner", Value: a.Entity.String()}}})
 	if n >= draftsMax {
 		return registry.Field("", "you have %d drafts already; complete them first", n)
 	}

@@ -87,8 +87,8 @@ type Incident struct {
 	Reporter Reporter     `json:"reporter"`
 	// OccurredAt is when it happened, AwareAt when the entity knew, ReportedAt
 	// when the agency was told. OccurredAt ≤ AwareAt ≤ ReportedAt.
-	OccurredAt registry.Time `json:"occurred_at,omitzero"`
-	AwareAt    registry.Time `json:"aware_at,omitzero"`
+	OccurredAt registry.Time `json:"occurred_at,omitempty"`
+	AwareAt    registry.Time `json:"aware_at,omitempty"`
 	ReportedAt registry.Time `json:"reported_at"`
 	// Subjects are what of the register it concerns.
 	Subjects   []registry.SubjectRef `json:"subjects,omitempty"`
@@ -132,7 +132,7 @@ type LogRequest struct {
 	What     string        `json:"what"`
 	AskedAt  registry.Time `json:"asked_at"`
 	Due      registry.Time `json:"due"`
-	Answered registry.Time `json:"answered_at,omitzero"`
+	Answered registry.Time `json:"answered_at,omitempty"`
 	Evidence string        `json:"evidence,omitempty"`
 }
 
@@ -141,17 +141,17 @@ type Action struct {
 	What  string        `json:"what"`
 	Owner string        `json:"owner"`
 	Due   registry.Time `json:"due"`
-	Done  registry.Time `json:"done_at,omitzero"`
+	Done  registry.Time `json:"done_at,omitempty"`
 }
 
 // Notified is when each of those who must hear was told.
 type Notified struct {
-	Agency      registry.Time `json:"agency,omitzero"`
-	Users       registry.Time `json:"users,omitzero"`
-	Assessed    registry.Time `json:"assessed,omitzero"` // eligible data breach or not: decided
+	Agency      registry.Time `json:"agency,omitempty"`
+	Users       registry.Time `json:"users,omitempty"`
+	Assessed    registry.Time `json:"assessed,omitempty"` // eligible data breach or not: decided
 	Eligible    bool          `json:"eligible,omitempty"`
-	OAIC        registry.Time `json:"oaic,omitzero"`
-	Individuals registry.Time `json:"individuals,omitzero"`
+	OAIC        registry.Time `json:"oaic,omitempty"`
+	Individuals registry.Time `json:"individuals,omitempty"`
 }
 
 // Appeal is an entity's wish for a second look; decided by two people, neither
@@ -164,7 +164,7 @@ type Appeal struct {
 	First   string        `json:"first,omitempty"`
 	Second  string        `json:"second,omitempty"`
 	Upheld  bool          `json:"upheld,omitempty"`
-	Decided registry.Time `json:"decided_at,omitzero"`
+	Decided registry.Time `json:"decided_at,omitempty"`
 }
 
 // Event is one line of the timeline.

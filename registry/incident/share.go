@@ -101,7 +101,7 @@ type Shared struct {
 	State      State         `json:"state,omitempty"`
 	Type       Type          `json:"type,omitempty"`
 	Level      Level         `json:"level,omitempty"`
-	OccurredAt registry.Time `json:"occurred_at,omitzero"`
+	OccurredAt registry.Time `json:"occurred_at,omitempty"`
 	Products   []string      `json:"products,omitempty"`
 	Indicators []Indicator   `json:"indicators,omitempty"`
 	SSIDs      []string      `json:"ssids,omitempty"`

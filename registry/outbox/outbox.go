@@ -53,8 +53,8 @@ type Message struct {
 	Drill    bool          `json:"drill,omitempty"` // kept and shown, sent to nobody outside
 	State    State         `json:"state"`
 	QueuedAt registry.Time `json:"queued_at"`
-	NextAt   registry.Time `json:"next_at,omitzero"`
-	SentAt   registry.Time `json:"sent_at,omitzero"`
+	NextAt   registry.Time `json:"next_at,omitempty"`
+	SentAt   registry.Time `json:"sent_at,omitempty"`
 	Attempts int           `json:"attempts,omitempty"`
 	Error    string        `json:"error,omitempty"` // of the last attempt
 }
