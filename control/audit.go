@@ -185,6 +185,8 @@ func (c *call) subjectOf(x any) string {
 		return "entity/" + x.Entity.String()
 	case *assurance.Evidence:
 		return "evidence/" + x.ID
+	case registrationView:
+		return "registration/" + x.ABN.String()
 	case decisionView:
 		return "decision/" + x.ID
 	case explanation:

@@ -192,6 +192,15 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 			fill(out.Index(i), v, pointer+"/"+strconv.Itoa(i), errs)
 		}
 		dst.Set(out)
+	case reflect.Map:
+		members, _ := src.(map[string]any)
+		out := reflect.MakeMapWithSize(dst.Type(), len(members))
+		for name, v := range members {
+			one := reflect.New(dst.Type().Elem()).Elem()
+			fill(one, v, pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(cut(name, 100)), errs)
+			out.SetMapIndex(reflect.ValueOf(name), one)
+		}
+		dst.Set(out)
 	case reflect.Pointer:
 		dst.Set(reflect.New(dst.Type().Elem()))
 		fill(dst.Elem(), src, pointer, errs)

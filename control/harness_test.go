@@ -29,6 +29,7 @@ import (
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
+	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
@@ -54,6 +55,7 @@ type world struct {
 	key     note.Verifier        // of the audit log
 	tokens  string               // the token file
 	desk    *assurance.Desk
+	work    *casework.Desk
 	files   string // the folder of evidence
 	records map[authz.DecisionID]authz.Record
 	client  *http.Client
@@ -123,7 +125,7 @@ func newWorld(t testing.TB) *world {
 	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
 	w.startAudit()
-	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes())})
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types())})
 	w.startAssurance()
 	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
 
@@ -134,14 +136,9 @@ func newWorld(t testing.TB) *world {
 	}
 	h, err := control.New(control.Config{
 		Uses:     w.usesOf,
-		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Incidents: w.startIncidents(), Prober: w,
+		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Casework: w.work, Incidents: w.startIncidents(), Prober: w,
 		Decisions: control.Decisions{
-			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
-				if r, ok := w.records[id]; ok {
-					return &r, nil
-				}
-				return nil, registry.ErrNotFound
-			},
+			Find: w.find,
 			Denials: func(_ context.Context, products []string, _ registry.ABN, limit int) ([]authz.Record, error) {
 				var out []authz.Record
 				for _, r := range w.records {
@@ -189,6 +186,14 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// find finds a decision record.
+func (w *world) find(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
+	if r, ok := w.records[id]; ok {
+		return &r, nil
+	}
+	return nil, registry.ErrNotFound
+}
+
 // startAssurance makes the desk over a folder of its own.
 func (w *world) startAssurance() {
 	w.t.Helper()
@@ -201,7 +206,10 @@ func (w *world) startAssurance() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.desk = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: dir})
+	w.desk = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: dir, Profiles: casework.Profiles})
+	if w.work, err = casework.New(w.reg, casework.Config{Framework: rules, Assurance: w.desk, Runs: control.Decisions{Find: w.find}.Runs()}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // startIncidents makes the desk that works on incidents.

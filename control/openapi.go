@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"reflect"
 	"slices"
 	"strconv"
@@ -106,8 +107,20 @@ func (riskNumber) Schema(huma.Registry) *huma.Schema {
 // name which, the register says.
 var subjects = []registry.Kind{registry.KindEntity, registry.KindProduct, registry.KindVersion, registry.KindClientApp, registry.KindCredential, registry.KindSubscription, registry.KindService, registry.KindTier}
 
+// schemaName keeps the words that several packages use apart.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	if path.Base(t.PkgPath()) == "casework" {
+		return "Casework" + name
+	}
+	return name
+}
+
 func newDocument(version string) *document {
-	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	for from, to := range map[reflect.Type]reflect.Type{
 		reflect.TypeFor[registry.ABN]():          reflect.TypeFor[abnText](),
 		reflect.TypeFor[registry.Time]():         reflect.TypeFor[timeText](),

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/translog"
@@ -35,6 +36,8 @@ type Config struct {
 	Assurance *assurance.Desk
 	// Incidents works on incidents. Nil: their addresses answer 404.
 	Incidents *incident.Desk
+	// Casework works on registrations and certifications. Nil: their addresses answer 404.
+	Casework *casework.Desk
 	// Prober makes the automated checks. Nil: none are made.
 	Prober Prober
 	Auth   Authenticator
@@ -71,6 +74,7 @@ type server struct {
 	assurance *assurance.Desk
 	// incidentDesk may be nil: ask incidents().
 	incidentDesk *incident.Desk
+	casework     *casework.Desk
 	prober       Prober
 	auth         Authenticator
 	ready        func(context.Context) error
@@ -94,7 +98,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, incidentDesk: cfg.Incidents, prober: cfg.Prober, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, prober: cfg.Prober, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	var err error
@@ -103,7 +107,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.incidentRoutes()) {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.incidentRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}

@@ -18,7 +18,6 @@ type Decision struct {
 	Product     string
 	Environment registry.Environment
 	Service     string
-	ClientABN   registry.ABN
 	Allowed     bool
 	At          registry.Time
 }
