@@ -24,6 +24,7 @@ import (
 	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
@@ -78,6 +79,8 @@ type controlConfig struct {
 	FrameworkDir string `yaml:"framework_dir"`
 	// Framework answers the questions that the framework leaves open.
 	Framework certification.Open `yaml:"framework"`
+	// Casework is how registrations and certifications are worked on.
+	Casework caseworkConfig `yaml:"casework"`
 	// ChecksAllow are networks, such as 10.1.0.0/16, that the automated checks of
 	// declared addresses may reach although they are not public. Default: none.
 	ChecksAllow []netip.Prefix `yaml:"checks_allow"`
@@ -167,7 +170,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if audit != nil {
 		writer.Journal = audit
 	}
-	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types(), incident.CaseTypes())
+	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types(), incident.CaseTypes(), casework.Types())
 	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
@@ -194,6 +197,11 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	found := decisions(redisrecord.New(records, redisrecord.Options{}))
+	work, err := openCasework(cfg, register, desk, found, log)
+	if err != nil {
+		return err
+	}
 	incidents, err := openIncidents(cfg.Incidents, register, desk)
 	if err != nil {
 		return err
@@ -203,7 +211,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return err
 	}
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Incidents: incidents, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: decisions(redisrecord.New(records, redisrecord.Options{})), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
+		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: found, Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {
@@ -240,6 +248,8 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	g.Go(func() error { register.RunTimers(inner, timers(incidents)); return nil })
 	g.Go(func() error { _ = post.Run(inner); return nil })
 	g.Go(func() error { sweepEvidence(inner, register, evidence, log); return nil })
+	g.Go(func() error { register.RunTimers(inner, work.Timers()); return nil })
+	g.Go(func() error { work.RunChecks(inner); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {
 		err := seed(gctx, register, ready, cfg, log)

@@ -12,6 +12,7 @@ import (
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
+	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/certification"
 )
 
@@ -29,7 +30,7 @@ func openAssurance(cfg controlConfig, register *registry.Register) (*assurance.D
 	if err != nil {
 		return nil, nil, err
 	}
-	return assurance.NewDesk(assurance.Config{Register: register, Rules: rules, Files: dir}), dir, nil
+	return assurance.NewDesk(assurance.Config{Register: register, Rules: rules, Files: dir, Profiles: casework.Profiles}), dir, nil
 }
 
 // sweepEvery is how often files that no record names are looked for.

@@ -28,12 +28,12 @@ type Terms struct {
 
 // Standards are the service standards: how long each side has.
 type Standards struct {
-	Acknowledge time.Duration // the agency, to begin with an application
-	Decide      time.Duration // the agency, from submission
-	Reply       time.Duration // the applicant, to a question
-	Verify      time.Duration // the agency, from self-certification
-	Review      time.Duration // an entity, to answer a review; also the notice before a suspension
-	Remedy      time.Duration // an entity, to put a finding right
+	Acknowledge time.Duration `yaml:"acknowledge"` // the agency, to begin with an application
+	Decide      time.Duration `yaml:"decide"`      // the agency, from submission
+	Reply       time.Duration `yaml:"reply"`       // the applicant, to a question
+	Verify      time.Duration `yaml:"verify"`      // the agency, from self-certification
+	Review      time.Duration `yaml:"review"`      // an entity, to answer a review; also the notice before a suspension
+	Remedy      time.Duration `yaml:"remedy"`      // an entity, to show again what a change reopened
 }
 
 // Config is what a Desk works by. The zero value of a field takes the default.
