@@ -237,18 +237,27 @@ func (s *server) viewIncident(c *call) func(*registry.Case[incident.Incident]) a
 // didIncident renders what a command did.
 func (s *server) didIncident(c *call, out registry.Outcome, err error, done outcome) (answer, error) {
 	if out.ID == "" || out.Cases == nil {
-		return answer{}, errs(err)
+		return answer{}, errs(err, "")
 	}
 	x, rerr := registry.CaseOf[incident.Incident](out.Cases, out.ID)
 	if rerr != nil {
-		return answer{}, errs(errors.Join(err, rerr))
+		return answer{}, errs(errors.Join(err, rerr), "")
 	}
+	draft := incident.IsDraft(err)
 	a, err := caseDone(x, false, err, done, s.viewIncident(c))
-	return a, errs(err)
+	return a, errs(err, keptAs(draft, x.ID))
 }
 
-// errs lets each of several field errors be told on its own.
-func errs(err error) error {
+func keptAs(draft bool, id string) string {
+	if !draft {
+		return ""
+	}
+	return "; the report is kept as draft " + id
+}
+
+// errs lets each of several field errors be told on its own, the first with
+// what is said besides.
+func errs(err error, besides string) error {
 	var committed *committedError
 	data := errors.As(err, &committed)
 	var all manyErrors
@@ -256,6 +265,10 @@ func errs(err error) error {
 	walk = func(e error) {
 		switch x := e.(type) {
 		case *registry.FieldError:
+			if len(all) == 0 && besides != "" {
+				x = &registry.FieldError{Field: x.Field, Err: fmt.Errorf("%w%s", x.Err, besides)}
+				e = x
+			}
 			if data {
 				e = &committedError{committed.data, x}
 			}
@@ -271,7 +284,7 @@ func errs(err error) error {
 	if err != nil {
 		walk(err)
 	}
-	if len(all) < 2 {
+	if len(all) == 0 {
 		return err
 	}
 	return all

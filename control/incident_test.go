@@ -122,6 +122,7 @@ func TestABadReportIsKeptAndNamesEveryField(t *testing.T) {
 	var body struct {
 		Errors []struct {
 			Source struct{ Pointer string }
+			Detail string
 			Meta   struct{ Data incidentRef }
 		}
 	}
@@ -136,6 +137,9 @@ func TestABadReportIsKeptAndNamesEveryField(t *testing.T) {
 	slices.Sort(pointers)
 	if want := []string{"/aware_at", "/description", "/subjects/0/id", "/type"}; !slices.Equal(pointers, want) {
 		t.Errorf("pointers %v, want %v", pointers, want)
+	}
+	if kept := body.Errors[0]; !strings.Contains(kept.Detail, "kept as draft "+kept.Meta.Data.ID) {
+		t.Errorf("nobody is told of the draft: %q", kept.Detail)
 	}
 	if strings.Contains(r.body, "220115957") {
 		t.Error("the number comes back")

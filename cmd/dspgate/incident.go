@@ -34,12 +34,12 @@ func newIncidentCmd(g *globals) *cobra.Command {
 	}
 	do := func(use, short, what string, fields ...field) *cobra.Command {
 		return writeCmd(g, write{
-			use: use + " ID", short: short, as: "incident-officer", names: []string{"ID"}, fields: fields,
+			use: use + " ID", short: short, as: "operator", names: []string{"ID"}, fields: fields,
 			method: http.MethodPost, path: on(what), shape: shapeReport,
 		})
 	}
 	cmd := parent("incident", "What went wrong, and what is done about it",
-		listCmd(g, "incident-officer", "List incidents", []string{"incidents"}, []column[incidentView]{
+		listCmd(g, "operator", "List incidents", []string{"incidents"}, []column[incidentView]{
 			{"INCIDENT", func(x *incidentView) string { return x.ID }},
 			{"STATE", func(x *incidentView) string { return string(x.State) + drillMark(x.Drill) }},
 			{"LEVEL", func(x *incidentView) string { return cmpOr(string(x.Level), "-") }},
@@ -52,9 +52,9 @@ func newIncidentCmd(g *globals) *cobra.Command {
 			filterFlag{"state", "state", "draft, reported, triaged, contained, treated, closed, dismissed or appealed"},
 			filterFlag{"level", "level", "low, medium or high"}, filterFlag{"type", "type", "only of this type"},
 			filterFlag{"product", "product_id", "only about this product"}, filterFlag{"live", "live", "true: only what there is still something to do about"}),
-		showCmd(g, "incident-officer", "show ID", "Show an incident, its clocks and what may follow", []string{"ID"}, byID("incidents")),
+		showCmd(g, "operator", "show ID", "Show an incident, its clocks and what may follow", []string{"ID"}, byID("incidents")),
 		writeCmd(g, write{
-			use: "raise", short: "Report an incident", as: "incident-officer", method: http.MethodPost, path: at("incidents"), shape: shapeReport,
+			use: "raise", short: "Report an incident", as: "operator", method: http.MethodPost, path: at("incidents"), shape: shapeReport,
 			fields: append([]field{
 				{flag: "channel", member: "channel", kind: text, usage: "api (default), console, email, signal or phone"},
 				{flag: "drill", member: "drill", kind: toggle, usage: "go through everything and touch nothing"},
@@ -71,7 +71,7 @@ func newIncidentCmd(g *globals) *cobra.Command {
 			field{flag: "how", member: "how", kind: text, usage: "the reason, or how else it was contained"}),
 		do("notify", "Send the notices (see preview)", "notify",
 			field{flag: "to", member: "audiences", kind: list, usage: "entity, chain, intermediary, user", needed: true}),
-		listOf(g, "preview ID", []string{"ID"}, "incident-officer", "Who would be told what", func(args []string) []string { return []string{"incidents", args[0], "notices"} }, []column[noticeTo]{
+		listOf(g, "preview ID", []string{"ID"}, "operator", "Who would be told what", func(args []string) []string { return []string{"incidents", args[0], "notices"} }, []column[noticeTo]{
 			{"TO", func(n *noticeTo) string { return n.Audience }},
 			{"NAME", func(n *noticeTo) string { return n.Name }},
 			{"CONTACT", func(n *noticeTo) string { return cmpOr(n.Contact, "by post") }},
@@ -173,7 +173,7 @@ func clocksText(all []incident.Clock) string {
 		case incident.Soon:
 			text = fmt.Sprintf("%s soon", c.Duty)
 		case incident.Running:
-			if text == "-" {
+			if text == "-" && c.Deadline().Set() {
 				text = fmt.Sprintf("%s by %s", c.Duty, c.Deadline())
 			}
 		}
