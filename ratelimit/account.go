@@ -19,15 +19,19 @@ type account struct {
 	// has not been told anything. Otherwise it is what the pool and this sidecar
 	// agreed on in the epoch of the pool's record.
 	standing bool
+	told     bool // the pool may know of it: what was given back does not come back
 	epoch    uint64
 	gen      uint64 // of the owner's part, when share was last fitted to it
 	lapses   uint64 // of the lease, that share was cut to the standing part for
 	dead     bool   // evicted: whoever found it looks again
 
 	inUse      int64 // Concurrency: calls under way, in millionths
+	over       int64 // those that were when the share lapsed: no new ones take their place
 	spent      int64 // Calendar kinds: all that was spent here in the period
+	forgot     bool  // but for what was spent when it was this period before
 	period     string
 	begin, end int64 // of the period, Unix nanoseconds; end 0 when there is none
+	latest     int64 // the begin of the latest period there was before
 	subjects   *subjects
 
 	rest int64 // what the rest of the fleet may still spend, as of the last sync
@@ -47,21 +51,30 @@ func (a *account) available() float64 {
 // the limit's figures, the calendar, the sidecar's part of every limit, the
 // lease. The caller holds mu.
 func (a *account) fit(limit *Limit, at *instant) {
-	if limit != nil && limit != a.limit && limit.Version > a.limit.Version {
-		a.change(limit)
-	}
 	if a.end != 0 && (at.wall >= a.end || at.wall < a.begin) {
 		a.turn(at)
 	}
-	a.advance(at.elapsed)
+	// What makes a share smaller comes before the time that has passed: the larger
+	// one may have ended long ago. What makes it larger comes after.
+	newer := limit != nil && limit != a.limit && limit.Version > a.limit.Version
+	if newer && a.limit.Kind == limit.Kind && limit.Total().Rate > a.limit.Total().Rate {
+		a.advance(at.elapsed)
+	}
+	if newer {
+		a.change(limit)
+	}
 	if a.gen != at.part.gen {
 		a.refit(at.part)
 	}
 	if at.lapses > a.lapses {
 		// The pool may have lent the rest to others by now, our standing part not.
+		if a.limit.Kind == Concurrency {
+			a.over = max(a.over, min(a.inUse, a.Cap))
+		}
 		a.shrink(at.part.standing(a.limit))
 		a.lapses = at.lapses
 	}
+	a.advance(at.elapsed)
 }
 
 // refit follows a change of the sidecar's own part. A standing share becomes
@@ -72,6 +85,20 @@ func (a *account) refit(p *part) {
 		return
 	}
 	s := p.standing(a.limit)
+	if a.told {
+		a.shrink(Share{Rate: s.Rate, Cap: max(s.Cap, a.inUse)})
+		return
+	}
+	if a.limit.Kind.Calendar() && a.Cap == 0 && !p.ownsFrom(a.begin) {
+		a.forgot = true
+	}
+	if a.limit.Kind == Concurrency && a.inUse > s.Cap {
+		// Calls under way cannot be shared out. The pool hears of them before it hears
+		// that the part is smaller.
+		s.Cap = min(a.inUse, a.Cap)
+		a.sync.changed = true
+		a.owner.enlist(a)
+	}
 	a.Share = s
 	a.level = min(a.level, float64(s.Cap))
 	a.rest = a.limit.Total().Cap - s.Cap
@@ -81,13 +108,16 @@ func (a *account) refit(p *part) {
 func (a *account) change(limit *Limit) {
 	old := a.limit
 	a.limit = limit
-	a.sync.changed = true
 	was, is := old.Total(), limit.Total()
+	if old.Kind == limit.Kind && was == is {
+		return
+	}
+	a.sync.changed = true
 	switch {
 	case old.Kind != limit.Kind:
 		// Another limit under an old name: nothing is held of it until the pool says.
 		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, 0
-	case a.standing:
+	case a.standing && !a.told:
 		p := a.owner.part.Load()
 		s := p.standing(limit)
 		a.level = min(a.level+float64(s.Cap-a.Cap), float64(s.Cap))
@@ -120,15 +150,17 @@ func part64(x, num, den int64) int64 {
 // a day gone back to, by a clock set back, was spent from before: only the pool
 // knows how much is left.
 func (a *account) turn(at *instant) {
-	back := at.wall < a.begin
+	a.latest = max(a.latest, a.begin)
 	a.setPeriod(at)
+	back := a.begin <= a.latest
 	a.subjects, a.spent, a.epoch = nil, 0, 0
 	a.sync = accountSync{queued: a.sync.queued, lastUse: a.sync.lastUse, scanned: a.sync.scanned, firstUse: a.sync.firstUse, demand: a.sync.demand, steady: a.sync.steady}
 	if back || !at.part.ownsFrom(a.begin) || a.owner.isHot(a.id, a.period) {
 		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, a.limit.Total().Cap
+		a.forgot = true
 		return
 	}
-	a.standing = true
+	a.standing, a.told, a.forgot = true, false, false
 	a.Share = at.part.standing(a.limit)
 	a.level = float64(a.Cap)
 	a.rest = a.limit.Total().Cap - a.Cap

@@ -149,12 +149,22 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	if ask {
 		l.ask(a, &it, want, now)
 	}
+	if over := min(a.over, a.inUse); over > a.Cap {
+		// Calls that lasted longer than the lease are still under way. The pool may
+		// have lent their places, and then says so.
+		it.Held.Cap = over
+	}
+	s.over, a.over = it.Held.Cap-a.Cap, 0
 	it.Demand = int64(s.steady)
 	it.Level, it.Spent = max(int64(a.available()), 0), a.spent
+	if a.forgot {
+		it.Spent = -1
+	}
 	it.Idle = idle && (it.Kind != Rate || a.level >= float64(a.Cap))
 	n := min(len(s.subjects), subjectsMax)
 	it.Subjects = append([][16]byte(nil), s.subjects[:n]...)
 	s.subjects = append(s.subjects[:0], s.subjects[n:]...)
+	a.told = true
 	s.told, s.last, s.since = it.Demand, now, 0
 	s.urgent, s.changed, s.recalled, s.inflight = false, false, false, true
 	return it, true
@@ -305,22 +315,23 @@ func (l *Limiter) leave(ctx context.Context) {
 	l.part.Store(&part{gen: old.gen + 1})
 	l.lease.Store(&lease{sent: l.lease.Load().sent, lapses: at.lapses + 1})
 	req := &Request{}
-	for i := range l.shards {
-		s := &l.shards[i]
-		s.mu.RLock()
-		for _, a := range s.accounts {
-			a.mu.Lock()
-			a.advance(at.elapsed)
-			it := Item{ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing, Spent: a.spent, Subjects: a.sync.subjects}
-			it.Returned = int64(a.available())
-			whole := a.standing && a.spent == 0 && it.Returned >= a.Cap
-			a.Share, a.level, a.standing = Share{}, 0, false
-			a.mu.Unlock()
-			if !whole {
-				req.Items = append(req.Items, it)
-			}
+	for _, a := range l.all() {
+		a.mu.Lock()
+		a.advance(at.elapsed)
+		it := Item{
+			ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(),
+			Standing: a.standing, Spent: a.spent, Subjects: a.sync.subjects,
 		}
-		s.mu.RUnlock()
+		if a.forgot {
+			it.Spent = -1
+		}
+		it.Returned = max(int64(a.available()), 0)
+		whole := a.standing && a.spent == 0 && it.Returned >= a.Cap
+		a.Share, a.level, a.standing = Share{}, 0, false
+		a.mu.Unlock()
+		if !whole {
+			req.Items = append(req.Items, it)
+		}
 	}
 	for first := true; first || len(req.Items) > 0; first = false {
 		n := min(len(req.Items), itemsMax)

@@ -112,7 +112,9 @@ func efficiency(t *testing.T, shape string, load float64) {
 	}
 	time.Sleep(3 * time.Second)
 	for _, k := range links {
-		k.calls = 0
+		k.mu.Lock()
+		k.calls, k.items = 0, 0
+		k.mu.Unlock()
 	}
 	limit := func() *rl.Limit { return &rl.Limit{ID: "hot", Version: 1, Kind: rl.Rate, Rate: rate, Burst: burst} }
 	m := &meter{rate: rate, burst: burst, level: burst, ilevel: burst, at: elapsed(), worst: burst}
@@ -158,12 +160,12 @@ func efficiency(t *testing.T, shape string, load float64) {
 		m.arrive(e, ok)
 	}
 	calls, items := 0, 0
+	cancel()
+	wg.Wait()
 	for _, k := range links {
 		calls += k.calls
 		items += k.items
 	}
-	cancel()
-	wg.Wait()
 	t.Logf("%-9s %.2f offered %d ideal %d passed %d: false %.2f%% worst %.2f calls/req %.3f items/call %.2f wrong %v", shape, load, m.offered, m.ideal, m.passed,
 		100*float64(m.ideal-m.passed)/float64(m.ideal), m.worst, float64(calls)/float64(m.offered), float64(items)/float64(calls), pool.Check())
 	if miss := float64(m.ideal-m.passed) / float64(m.ideal); miss > 0.04 {

@@ -135,6 +135,15 @@ func (l *Limit) Total() Share {
 	return Share{Cap: l.Amount * Micro}
 }
 
+// revised is the same limit with other figures.
+func (l *Limit) revised(version uint64, total Share) *Limit {
+	n := &Limit{ID: l.ID, Version: version, Kind: l.Kind, Zone: l.Zone, Shadow: l.Shadow, Amount: total.Cap / Micro}
+	if l.Kind == Rate {
+		n.Rate, n.Burst, n.Amount = float64(total.Rate)/Micro, total.Cap/Micro, 0
+	}
+	return n
+}
+
 // Capacity is how many requests an unused limit allows at once.
 func (l *Limit) Capacity() int64 {
 	if l.Kind == Rate {
@@ -182,22 +191,19 @@ type Share struct{ Rate, Cap int64 }
 func (s Share) min(o Share) Share { return Share{min(s.Rate, o.Rate), min(s.Cap, o.Cap)} }
 
 // Standing is the part of a limit that every sidecar holds without asking: of
-// parts sidecars, the one with an index. Alone it has the whole rate. Of several,
-// all of them together have half of it and the pool the rest, so that the first
-// to need more gets it at once. What a sidecar that dies has not spent of a
-// calendar quota is lost for the day: of that a part is a hundredth. Of a limit
-// of few requests the sidecars of the lowest indices hold one each.
+// parts sidecars, the one with an index. All of them together hold half of it and
+// the pool the rest, so that the first to need more gets it at once. What a
+// sidecar that dies has not spent of a calendar quota is lost for the day: of
+// that they hold a hundredth. Of a limit of few requests the sidecars of the
+// lowest indices hold one each.
 func Standing(kind Kind, total Share, parts, index int) Share {
 	if parts <= 0 {
 		return Share{}
 	}
 	n := int64(parts)
 	s := Share{Rate: total.Rate / 2 / n, Cap: total.Cap / 2 / n}
-	switch {
-	case kind.Calendar():
+	if kind.Calendar() {
 		s.Cap = min(s.Cap, total.Cap/100/n)
-	case parts == 1:
-		return total
 	}
 	s.Cap -= s.Cap % Micro
 	if s.Cap < Micro {

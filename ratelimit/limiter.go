@@ -349,6 +349,7 @@ func (l *Limiter) open(limit *Limit, at *instant) *account {
 	case p.spent && limit.Kind == Rate:
 		a.at = p.since // empty then, and filling since
 	case limit.Kind.Calendar() && !p.ownsFrom(a.begin):
+		a.forgot = true
 	default:
 		a.level = float64(a.Cap)
 	}

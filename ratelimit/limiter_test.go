@@ -183,7 +183,7 @@ func TestStandingPartsFit(t *testing.T) {
 					s := Standing(kind, l.Total(), n+(i*7)%3, i)
 					sum.Rate, sum.Cap = sum.Rate+s.Rate, sum.Cap+s.Cap
 				}
-				if total := l.Total(); n > 1 && (sum.Rate > total.Rate || sum.Cap > total.Cap) {
+				if total := l.Total(); sum.Rate > total.Rate || sum.Cap > total.Cap {
 					t.Fatalf("%v of %d, %d parts: %v of %v", kind, burst, n, sum, total)
 				}
 			}

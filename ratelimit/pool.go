@@ -37,9 +37,14 @@ type Request struct {
 	Beat uint64
 	// Parts is among how many the sidecar shares out its standing parts by now.
 	Parts int
+	// Whole: nothing is missing from any standing part here.
+	Whole bool
 	// Dead: whoever held the seat before is known to have ended, so that what it
-	// held is free at once. Only with Tenure 0.
+	// held is free at once. Only with Tenure 0. Born tells before whom: when this
+	// process began, on the clock its predecessors on the same machine had. A
+	// request to join that comes late ends nobody who came after its sender.
 	Dead bool
+	Born int64
 	// Leave gives the seat up. What is not among Items is standing, and unspent.
 	Leave bool
 	// Notice is the last notice seen.
@@ -70,7 +75,8 @@ type Item struct {
 	// back, with Returned tokens in it. Of a calendar quota the capacity is what is
 	// left of the tokens; what was given back is known from Spent, which counts all
 	// that was ever spent here in the period: a Request whose answer got lost loses
-	// none of it.
+	// none of it. A negative Spent: the sidecar does not know what it spent here
+	// before, counts from 0 now, and gives nothing back.
 	Held     Share
 	Returned int64
 	Spent    int64
@@ -133,7 +139,7 @@ type ItemReply struct {
 	Rest    int64  // tokens of the whole fleet, the sidecar's own aside
 	Demand  int64  // of the whole fleet
 	Short   bool   // somebody holds less than it should
-	Known   []bool // of Subjects: counted before, elsewhere; their tokens are back in the pool
+	Known   []bool // of Subjects: counted before, by another tenure; the token is not spent after all
 }
 
 // Notice tells every sidecar about one limit.

@@ -73,6 +73,7 @@ type accountSync struct {
 	told      int64 // demand in the last request
 	scanned   time.Duration
 	lastUse   time.Duration
+	over      int64         // what the item said is held beyond the account's share
 	last      time.Duration // when the last request that mentions it was sent
 	notBefore time.Duration // no urgent request
 	backoff   time.Duration
@@ -95,6 +96,7 @@ type syncer struct {
 
 	// The loop's own.
 	active  []*account
+	born    time.Duration
 	tenure  uint64
 	beat    uint64
 	notice  uint64
@@ -133,6 +135,7 @@ func New(o Options) (*Limiter, error) {
 	l := newLimiter(o)
 	l.bell = make(chan struct{}, 1)
 	l.seen = map[uint64]sighting{}
+	l.born = o.Elapsed()
 	return l, nil
 }
 
@@ -320,8 +323,9 @@ func (l *Limiter) takeQueue() {
 // exchange sends one request and takes over what the answer says.
 func (l *Limiter) exchange(ctx context.Context, req *Request, asked []*account, now time.Duration) {
 	l.beat++
-	req.Seat, req.Tenure, req.Beat, req.Parts, req.Notice = l.o.ID, l.tenure, l.beat, l.part.Load().Parts, l.notice
-	req.Dead = l.tenure == 0 && l.o.Alone
+	req.Seat, req.Tenure, req.Beat, req.Parts, req.Notice = l.o.ID, l.tenure, l.beat, l.fitted(), l.notice
+	req.Whole = l.Len() == 0 // after the part was read: what is spent later comes from that
+	req.Dead, req.Born = l.tenure == 0 && l.o.Alone, int64(l.born)
 	if req.Fleet = now-l.fleetAt >= l.o.Beat; req.Fleet {
 		req.Claims = l.claims(now)
 	}
@@ -347,6 +351,42 @@ func (l *Limiter) exchange(ctx context.Context, req *Request, asked []*account, 
 		l.failing = false
 	}
 	l.adoptReply(req, rep, asked, now)
+}
+
+// fitted is among how many the standing parts here are shared out by now: the
+// last answer's figure, once every account of calls under way fits it.
+func (l *Limiter) fitted() int {
+	p := l.part.Load()
+	if p.Parts == l.acked {
+		return p.Parts
+	}
+	at := l.instantAt(l.o.Elapsed(), l.o.Now())
+	for _, a := range l.all() {
+		a.mu.Lock()
+		fits := true
+		if a.limit.Kind == Concurrency {
+			a.fit(nil, &at)
+			fits = !a.standing || a.Cap <= p.standing(a.limit).Cap
+		}
+		a.mu.Unlock()
+		if !fits {
+			return l.acked
+		}
+	}
+	return p.Parts
+}
+
+// all lists the accounts.
+func (l *Limiter) all() (accounts []*account) {
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.RLock()
+		for _, a := range s.accounts {
+			accounts = append(accounts, a)
+		}
+		s.mu.RUnlock()
+	}
+	return accounts
 }
 
 // lost handles a request without an answer: what it gave back is not held any
@@ -398,23 +438,40 @@ func (l *Limiter) adoptReply(req *Request, rep *Reply, asked []*account, sent ti
 	if fresh {
 		l.newTenure(rep, req, asked)
 	}
+	// Notices come first: the part, the list of what is hot and the items are as of
+	// the end of this request.
+	at := l.instantAt(l.o.Elapsed(), l.o.Now())
+	for i := range rep.Notices {
+		l.heed(&rep.Notices[i], &at)
+	}
+	l.notice = rep.Notice
 	l.takePart(rep, fresh)
 	l.renew(sent)
 	if req.Fleet {
 		l.fleetAt = sent
 		l.sight(rep.Seats, l.o.Elapsed())
 	}
-	at := l.instantAt(l.o.Elapsed(), l.o.Now())
-	for i := range rep.Notices {
-		l.heed(&rep.Notices[i], &at)
-	}
-	l.notice = rep.Notice
 	if fresh {
 		return
 	}
+	at = l.instantAt(l.o.Elapsed(), l.o.Now())
 	for i, a := range asked {
 		l.credit(a, &req.Items[i], &rep.Items[i], &at)
 	}
+	// But that a record went with this very request was noticed after its items.
+	for i := range rep.Notices {
+		if n := &rep.Notices[i]; n.Cold {
+			l.heedCold(n, l.lookup(n.ID), &at)
+		}
+	}
+}
+
+// lookup finds an account, nil when there is none.
+func (l *Limiter) lookup(id string) *account {
+	s := l.shard(id)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.accounts[id]
 }
 
 // renew extends the leases, from when the request was sent. When the old lease
@@ -437,11 +494,21 @@ func (l *Limiter) takePart(rep *Reply, fresh bool) {
 	next := &part{Parts: rep.Parts, Index: rep.Index, gen: old.gen + 1, spent: rep.Spent, since: old.since, wallSince: old.wallSince}
 	if fresh || old.Parts == 0 {
 		next.since, next.wallSince = l.o.Elapsed(), l.o.Now().UnixNano()
+		l.acked = rep.Parts // it was granted among so many
 		for _, h := range rep.Hot {
 			s := l.shard(h.ID)
 			s.mu.Lock()
 			s.hot[h] = true
+			a := s.accounts[h.ID]
 			s.mu.Unlock()
+			if a == nil {
+				continue
+			}
+			a.mu.Lock()
+			if a.period == h.Period {
+				a.Share, a.level, a.standing = Share{}, 0, false
+			}
+			a.mu.Unlock()
 		}
 	} else {
 		next.spent = old.spent
@@ -464,17 +531,13 @@ func (l *Limiter) newTenure(rep *Reply, req *Request, asked []*account) {
 		s := &l.shards[i]
 		s.mu.Lock()
 		clear(s.hot)
-		accounts := make([]*account, 0, len(s.accounts))
-		for _, a := range s.accounts {
-			accounts = append(accounts, a)
-		}
 		s.mu.Unlock()
-		for _, a := range accounts {
-			a.mu.Lock()
-			a.Share, a.level, a.standing, a.epoch, a.spent, a.subjects = Share{}, 0, false, 0, 0, nil
-			a.sync.changed, a.sync.subjects = a.sync.queued, nil
-			a.mu.Unlock()
-		}
+	}
+	for _, a := range l.all() {
+		a.mu.Lock()
+		a.Share, a.level, a.standing, a.epoch, a.spent, a.subjects = Share{}, 0, false, 0, 0, nil
+		a.sync.changed, a.sync.subjects = a.sync.queued, nil
+		a.mu.Unlock()
 	}
 }
 
@@ -526,7 +589,7 @@ func (l *Limiter) heedCold(n *Notice, a *account, at *instant) {
 		return
 	}
 	a.fit(nil, at)
-	a.standing, a.epoch = true, 0
+	a.standing, a.told, a.epoch = true, false, 0
 	a.Share = at.part.standing(a.limit)
 	a.level = float64(a.Cap)
 	a.rest = a.limit.Total().Cap - a.Cap
@@ -557,10 +620,22 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	}
 	a.fit(nil, at)
 	a.standing, a.epoch = false, r.Epoch
-	more := Share{Rate: r.Held.Rate - it.Held.Rate, Cap: r.Held.Cap - it.Held.Cap}
+	if it.Spent < 0 {
+		a.forgot = false
+	}
+	more := Share{Rate: r.Held.Rate - it.Held.Rate, Cap: r.Held.Cap - it.Held.Cap + s.over}
 	if at.elapsed < l.lease.Load().heldUntil || more.Rate < 0 || more.Cap < 0 {
 		a.Rate, a.Cap = max(a.Rate+more.Rate, 0), max(a.Cap+more.Cap, 0)
 		a.level = min(a.level+float64(r.Granted), float64(a.Cap))
+	}
+	if r.Version > a.limit.Version {
+		a.change(a.limit.revised(r.Version, r.Total)) // others know of it already
+	}
+	for _, known := range r.Known {
+		if known {
+			a.spent = max(a.spent-Micro, 0) // the next request gives the token back
+			s.changed = true
+		}
 	}
 	a.rest = r.Rest
 	s.fleet, s.free, s.room = r.Demand, r.Free, r.Room

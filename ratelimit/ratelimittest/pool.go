@@ -23,6 +23,7 @@ type Pool struct {
 	counter uint64 // of tenures and epochs
 	gen     uint64 // changes with every seat that is given up or taken for absent
 	parts   int
+	granted int // indices below it were granted before
 	seats   map[uint64]*seat
 	dirty   map[int]bool // indices whose last holder may have spent from its standing parts
 	records map[rl.HotLimit]*record
@@ -45,7 +46,6 @@ const (
 	IgnoreBeat           // requests that come late are obeyed
 	TrustClaims          // a seat is taken for absent whatever it said meanwhile
 	ReturnDead           // what the dead held comes back with its tokens
-	NoAcks               // a newcomer gets its part before the others made theirs smaller
 	FullSpentParts       // a successor is not told that its part may be spent
 )
 
@@ -55,6 +55,8 @@ type seat struct {
 	index, parts  int
 	granted       bool
 	absent, spent bool
+	whole         bool
+	born          int64
 }
 
 type entry struct {
@@ -109,11 +111,11 @@ func (p *Pool) Sync(_ context.Context, req *rl.Request) (*rl.Reply, error) {
 	case req.Beat <= me.beat && p.Plant != IgnoreBeat:
 		rep.Stale = true
 	default:
-		me.beat, me.absent = req.Beat, false
-		if me.granted {
+		me.beat, me.absent, me.whole = req.Beat, false, req.Whole
+		if me.granted && req.Parts > 0 {
 			me.parts = req.Parts
 		}
-		p.grant(req.Tenure, rep)
+		p.grant(req.Tenure, req.Parts, rep)
 		p.claim(req.Tenure, req.Claims)
 		for i := range req.Items {
 			rep.Items = append(rep.Items, p.item(req.Tenure, me, &req.Items[i]))
@@ -148,7 +150,7 @@ func (p *Pool) tell(req *rl.Request, rep *rl.Reply) {
 func (p *Pool) join(req *rl.Request, rep *rl.Reply) {
 	taken := map[int]bool{}
 	for tenure, s := range p.seats {
-		if req.Dead && s.name == req.Seat {
+		if req.Dead && s.name == req.Seat && s.born < req.Born {
 			p.drop(tenure, true)
 			continue
 		}
@@ -159,29 +161,43 @@ func (p *Pool) join(req *rl.Request, rep *rl.Reply) {
 		index++
 	}
 	if len(p.seats) == 0 {
-		p.parts = 0
+		// The first of a new fleet has the parts of all that were before.
+		p.parts, p.granted = 0, 0
+		if len(p.dirty) > 0 {
+			p.dirty[0] = true
+		}
 	}
 	p.counter++
-	p.seats[p.counter] = &seat{name: req.Seat, beat: req.Beat, index: index}
+	p.seats[p.counter] = &seat{name: req.Seat, beat: req.Beat, index: index, whole: req.Whole, born: req.Born}
 	if n := max(p.parts, len(p.seats), index+1); n > p.parts {
 		p.parts = n
 		p.ring(rl.Hint{})
 	}
 	rep.Tenure = p.counter
-	p.grant(p.counter, rep)
+	p.grant(p.counter, 0, rep)
 }
 
 // grant answers which part a seat has, and gives it one when it may.
-func (p *Pool) grant(tenure uint64, rep *rl.Reply) {
+func (p *Pool) grant(tenure uint64, reqParts int, rep *rl.Reply) {
 	s := p.seats[tenure]
 	if !s.granted {
 		for t, o := range p.seats {
-			if t != tenure && o.granted && o.parts < p.parts && p.Plant != NoAcks {
+			if t != tenure && o.granted && o.parts < p.parts {
 				return
 			}
 		}
 		s.granted, s.parts = true, p.parts
-		s.spent = p.dirty[s.index] && p.Plant != FullSpentParts
+		s.spent = p.dirty[s.index]
+		if s.index >= p.granted {
+			// Its part is what the others made theirs smaller by.
+			for t, o := range p.seats {
+				s.spent = s.spent || t != tenure && o.granted && !o.whole
+			}
+			p.granted = s.index + 1
+		}
+		s.spent = s.spent && p.Plant != FullSpentParts
+	}
+	if reqParts == 0 { // it does not know yet that it has a part: the answer may have got lost
 		for key := range p.records {
 			rep.Hot = append(rep.Hot, key)
 		}
@@ -246,7 +262,7 @@ func (p *Pool) item(tenure uint64, me *seat, it *rl.Item) rl.ItemReply {
 		r.short = r.short[1:] // it comes back to the end when that was not enough
 	}
 	out.Version, out.Total, out.Held, out.Granted = r.version, r.total, e.Share, granted
-	out.Free, out.Room = max(r.tok, 0), max(r.cap-r.tok, 0)
+	out.Free, out.Room = max(r.tok, 0), r.room()
 	out.Rest, out.Demand, out.Short = max(r.tok, 0)+r.level-e.level, r.demand, len(r.short) > 0
 	if it.Idle && r.cold() {
 		delete(p.records, key)
@@ -270,7 +286,7 @@ func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 	}
 	if !it.Standing { // of a record that was lost: it may hold more than its part, or less
 		r.imply(tenure, rl.Share{Rate: min(it.Held.Rate, r.rate), Cap: min(it.Held.Cap, r.cap)})
-		r.entries[tenure].spent = it.Spent
+		r.entries[tenure].spent = max(it.Spent, 0)
 	}
 	r.tok = r.cap
 	return r
@@ -285,7 +301,12 @@ func (r *record) imply(tenure uint64, part rl.Share) {
 func (p *Pool) change(r *record, it *rl.Item) {
 	r.rate += it.Total.Rate - r.total.Rate
 	r.cap += it.Total.Cap - r.total.Cap
-	r.tok += it.Total.Cap - r.total.Cap
+	if r.kind == rl.Rate && it.Total.Cap < r.total.Cap {
+		// As each sidecar does with its share.
+		r.tok = min(int64(float64(r.tok)*(float64(it.Total.Cap)/float64(r.total.Cap))), r.cap)
+	} else {
+		r.tok += it.Total.Cap - r.total.Cap
+	}
 	r.version, r.total = it.Version, it.Total
 	for t, e := range r.entries {
 		// A sidecar that has not spoken of it takes the new figures' standing part.
@@ -335,26 +356,33 @@ func (p *Pool) adopt(r *record) {
 func (r *record) settle(e *entry, it *rl.Item) {
 	held := rl.Share{Rate: min(it.Held.Rate, e.Rate), Cap: min(it.Held.Cap, e.Cap)}
 	back, returned := e.Cap-held.Cap, it.Returned
-	if r.kind.Calendar() {
-		returned = back - (it.Spent - e.spent)
+	switch {
+	case r.kind == rl.Concurrency:
+		returned = back // calls under way stay with whoever holds them
+	case r.kind.Calendar():
+		if returned = back - (it.Spent - e.spent); it.Spent < 0 {
+			returned = 0
+		}
 	}
 	r.rate += e.Rate - held.Rate
 	r.cap += back
-	r.tok = min(r.tok+min(max(returned, 0), back), r.cap)
+	if !it.Standing || !r.kind.Calendar() {
+		returned = max(returned, 0)
+	} // else it spent from a part that was larger then: what is missing is missing
+	r.tok = min(r.tok+min(returned, back), r.cap)
 	r.demand += it.Demand - e.demand
 	level := min(it.Level, held.Cap)
 	r.level += level - e.level
-	*e = entry{Share: held, demand: it.Demand, level: level, spent: it.Spent, idle: it.Idle}
+	*e = entry{Share: held, demand: it.Demand, level: level, spent: max(it.Spent, 0), idle: it.Idle}
 }
 
-// count counts subjects; one that another sidecar counted costs nothing. The
-// same from the same sidecar is a Request sent again.
+// count counts subjects, and tells which another sidecar counted before: the
+// sidecar then takes back that it spent a token. The same from the same sidecar
+// is a Request sent again.
 func (r *record) count(tenure uint64, it *rl.Item, out *rl.ItemReply) {
 	for _, h := range it.Subjects {
 		by, known := r.subjects[h]
-		if known = known && by != tenure; known {
-			r.tok = min(r.tok+rl.Micro, r.cap)
-		} else {
+		if known = known && by != tenure; !known {
 			r.subjects[h] = tenure
 		}
 		out.Known = append(out.Known, known)
@@ -371,11 +399,11 @@ func (r *record) lend(e *entry, it *rl.Item, out *rl.ItemReply) (tokens int64) {
 	// it: while others have not said theirs that is too much. But with room to
 	// refill, what nobody holds would be lost.
 	due := out.Target
-	if r.cap-r.tok < r.total.Cap/8 {
+	if r.room() < r.total.Cap/8 {
 		due = min(due, it.Demand+it.Demand/2)
 	}
 	rate := min(due-e.Rate, r.rate)
-	if it.Idle && r.demand == 0 && r.cap > r.tok && r.kind == rl.Rate {
+	if it.Idle && r.demand == 0 && r.room() > 0 && r.kind == rl.Rate {
 		// Nobody uses the limit, and it is not whole yet: somebody must fill it.
 		rate = r.rate
 	}
@@ -398,9 +426,9 @@ func (r *record) lend(e *entry, it *rl.Item, out *rl.ItemReply) (tokens int64) {
 	if r.kind == rl.Rate {
 		want := it.AskCap
 		if rate > 0 && it.Idle {
-			want = r.cap - r.tok
+			want = r.room()
 		}
-		room = max(min(want, r.cap-r.tok), 0)
+		room = min(max(want, 0), r.room())
 	}
 	e.Rate += rate
 	e.Cap += tokens + room
@@ -410,6 +438,10 @@ func (r *record) lend(e *entry, it *rl.Item, out *rl.ItemReply) (tokens int64) {
 	r.level += tokens
 	return tokens
 }
+
+// room is the empty capacity that nobody holds. A limit made smaller may have
+// lent more than it has by now.
+func (r *record) room() int64 { return max(r.cap-max(r.tok, 0), 0) }
 
 // shortage notes who holds less than it should, and asks the others when told to.
 func (p *Pool) shortage(key rl.HotLimit, r *record, tenure uint64, e *entry, it *rl.Item, granted int64) {

@@ -115,7 +115,7 @@ func bit(b bool) int {
 func (p *Pool) pack(req *rl.Request) (keys []string, args []any) {
 	keys = append(make([]string, 0, 3+2*len(req.Items)), p.prefix+":fleet", p.prefix+":hot", p.prefix+":notices")
 	args = append(make([]any, 0, 16+16*len(req.Items)),
-		p.channel, req.Seat, req.Tenure, req.Beat, req.Parts, bit(req.Dead), bit(req.Leave), req.Notice, bit(req.Fleet), len(req.Claims))
+		p.channel, req.Seat, req.Tenure, req.Beat, req.Parts, bit(req.Dead), bit(req.Leave), req.Notice, bit(req.Fleet), bit(req.Whole), req.Born/1000, len(req.Claims)) // microseconds: Lua counts in 53 bits
 	for _, c := range req.Claims {
 		args = append(args, c.Tenure, c.Beat, bit(c.Gone))
 	}

@@ -49,7 +49,7 @@ func (d *driver) request() (*driven, *rl.Request) {
 	s.beat++
 	req := &rl.Request{
 		Seat: s.name, Tenure: s.tenure, Beat: s.beat, Parts: s.parts, Notice: s.seen,
-		Fleet: d.r.IntN(4) == 0, Dead: s.tenure == 0 && d.r.IntN(2) == 0, Leave: s.tenure != 0 && d.r.IntN(60) == 0,
+		Fleet: d.r.IntN(4) == 0, Whole: d.r.IntN(3) == 0, Born: int64(d.r.IntN(9)) * 1000, Dead: s.tenure == 0 && d.r.IntN(2) == 0, Leave: s.tenure != 0 && d.r.IntN(60) == 0,
 	}
 	if d.r.IntN(20) == 0 {
 		req.Beat -= uint64(d.r.IntN(2)) // late
@@ -89,7 +89,9 @@ func (d *driver) item(s *driven) rl.Item {
 	it.Held = rl.Share{Rate: part(held.Rate), Cap: part(held.Cap)}
 	it.Returned = part(held.Cap - it.Held.Cap)
 	s.spent[key] += part(held.Cap - it.Held.Cap)
-	it.Spent = s.spent[key]
+	if it.Spent = s.spent[key]; d.r.IntN(20) == 0 {
+		it.Spent, s.spent[key] = -1, 0
+	}
 	it.Level = part(it.Held.Cap)
 	if d.r.IntN(3) > 0 {
 		it.Demand, it.Ask, it.AskCap = int64(d.r.IntN(200))*rl.Micro, int64(d.r.IntN(40))*rl.Micro/2, int64(d.r.IntN(20))*rl.Micro

@@ -4,11 +4,11 @@
 --
 -- KEYS fleet, hot, notices, then two for each item: record, subjects
 -- ARGV channel, seat, tenure, beat, parts, dead, leave, notice, fleet,
---      claims (n, then tenure, beat, gone each),
+--      whole, born, claims (n, then tenure, beat, gone each),
 --      items (n, then 16 fields each, the last the number of their subjects, and those)
 --
--- fleet: n counter, g generation, p parts, s notices, d<index> dirty,
---        t<tenure> "index beat parts granted absent spent name"
+-- fleet: n counter, g generation, p parts, m indices ever granted, s notices,
+--        d<index> dirty, t<tenure> "index beat parts granted absent spent whole born name"
 -- record: h "epoch version kind rate cap freerate freecap tok demand level gen",
 --         q the tenures that are short, longest first,
 --         t<tenure> "rate cap demand level spent state", state 0 in use, 1 idle, 2 implied
@@ -29,7 +29,7 @@ local function numbers(s)
 end
 local function seat(s)
   local n = numbers(s)
-  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, spent = n[6] == 1, name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
+  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, spent = n[6] == 1, whole = n[7] == 1, born = n[8], name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
 end
 local function everybody()
   if not seats then
@@ -45,7 +45,7 @@ end
 local function bit(b) if b then return '1' end return '0' end
 local function put(t, s)
   if seats then seats[t] = s end
-  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. bit(s.spent) .. ' ' .. s.name)
+  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. bit(s.spent) .. ' ' .. bit(s.whole) .. ' ' .. int(s.born) .. ' ' .. s.name)
 end
 local function drop(t, s, dirty)
   if dirty then redis.call('HSET', fleet, 'd' .. int(s.index), '1') end
@@ -65,8 +65,6 @@ local function standing(kind, rate, cap, parts, index)
   local r, c = floor(floor(rate / 2) / parts), floor(floor(cap / 2) / parts)
   if kind > CONCURRENCY then
     c = min(c, floor(floor(cap / 100) / parts))
-  elseif parts == 1 then
-    return rate, cap
   end
   c = c - c % MICRO
   if c < MICRO then
@@ -78,7 +76,7 @@ end
 
 local reply = {tenure, 0, 0, 0, {}, 0, {}, 0, {}, {}}
 
-local function grant(t, s)
+local function grant(t, s, knows)
   local parts = tonumber(redis.call('HGET', fleet, 'p') or '0')
   if not s.granted then
     for o, other in pairs(everybody()) do
@@ -86,6 +84,15 @@ local function grant(t, s)
     end
     s.granted, s.parts = true, parts
     s.spent = redis.call('HEXISTS', fleet, 'd' .. int(s.index)) == 1
+    if s.index >= tonumber(redis.call('HGET', fleet, 'm') or '0') then
+      -- Its part is what the others made theirs smaller by.
+      for o, other in pairs(everybody()) do
+        s.spent = s.spent or (o ~= t and other.granted and not other.whole)
+      end
+      redis.call('HSET', fleet, 'm', int(s.index + 1))
+    end
+  end
+  if knows == 0 then -- it does not know yet that it has a part: the answer may have got lost
     reply[5] = redis.call('SMEMBERS', hot)
   end
   reply[2], reply[3], reply[4] = parts, s.index, tonumber(bit(s.spent))
@@ -94,7 +101,7 @@ end
 local function join()
   local taken, count = {}, 0
   for t, s in pairs(everybody()) do
-    if ARGV[6] == '1' and s.name == name then
+    if ARGV[6] == '1' and s.name == name and s.born < tonumber(ARGV[11]) then
       drop(t, s, true)
     else
       taken[s.index] = true
@@ -104,14 +111,20 @@ local function join()
   local index = 0
   while taken[index] do index = index + 1 end
   local parts = tonumber(redis.call('HGET', fleet, 'p') or '0')
-  if count == 0 then parts = 0 end
+  if count == 0 then -- the first of a new fleet has the parts of all that were before
+    parts = 0
+    redis.call('HSET', fleet, 'm', '0')
+    for _, f in ipairs(redis.call('HKEYS', fleet)) do
+      if string.match(f, '^d%d+$') then redis.call('HSET', fleet, 'd0', '1') end
+    end
+  end
   local n = redis.call('HINCRBY', fleet, 'n', 1)
-  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, spent = false, name = name}
+  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, spent = false, whole = ARGV[10] == '1', born = tonumber(ARGV[11]), name = name}
   local need = max(parts, count + 1, index + 1)
   redis.call('HSET', fleet, 'p', int(need))
   if need > parts then ring('*') end
   reply[1] = int(n)
-  grant(int(n), s)
+  grant(int(n), s, 0)
   put(int(n), s)
 end
 
@@ -156,7 +169,7 @@ local function create(key, it, gen)
     end
   end
   if not it.standing then -- of a record that was lost: it may hold more than its part, or less
-    imply(tenure, min(it.hrate, r.frate), min(it.hcap, r.fcap), it.spent)
+    imply(tenure, min(it.hrate, r.frate), min(it.hcap, r.fcap), max(it.spent, 0))
   end
   r.tok = r.fcap
   redis.call('SADD', hot, it.id .. ' ' .. it.period)
@@ -164,7 +177,13 @@ local function create(key, it, gen)
 end
 
 local function change(key, r, it)
-  r.frate, r.fcap, r.tok = r.frate + it.rate - r.rate, r.fcap + it.cap - r.cap, r.tok + it.cap - r.cap
+  r.frate, r.fcap = r.frate + it.rate - r.rate, r.fcap + it.cap - r.cap
+  if r.kind == RATE and it.cap < r.cap then
+    r.tok = r.tok * (it.cap / r.cap) -- as each sidecar does with its share
+    r.tok = min(r.tok < 0 and math.ceil(r.tok) or floor(r.tok), r.fcap)
+  else
+    r.tok = r.tok + it.cap - r.cap
+  end
   r.version, r.rate, r.cap = it.version, it.rate, it.cap
   for t, e in pairs(entries(key)) do
     -- A sidecar that has not spoken of it takes the new figures' standing part.
@@ -209,22 +228,25 @@ end
 local function settle(r, e, it)
   local hrate, hcap = min(it.hrate, e.rate), min(it.hcap, e.cap)
   local back, returned = e.cap - hcap, it.returned
-  if r.kind > CONCURRENCY then returned = back - (it.spent - e.spent) end
+  if r.kind > CONCURRENCY then returned = it.spent < 0 and 0 or back - (it.spent - e.spent) end
+  if r.kind == CONCURRENCY then returned = back end
   r.frate, r.fcap = r.frate + e.rate - hrate, r.fcap + back
-  r.tok = min(r.tok + min(max(returned, 0), back), r.fcap)
+  if not it.standing or r.kind <= CONCURRENCY then
+    returned = max(returned, 0)
+  end -- else it spent from a part that was larger then: what is missing is missing
+  r.tok = min(r.tok + min(returned, back), r.fcap)
   local level = min(it.level, hcap)
   r.demand, r.level = r.demand + it.demand - e.demand, r.level + level - e.level
-  e.rate, e.cap, e.demand, e.level, e.spent, e.state = hrate, hcap, it.demand, level, it.spent, it.idle and 1 or 0
+  e.rate, e.cap, e.demand, e.level, e.spent, e.state = hrate, hcap, it.demand, level, max(it.spent, 0), it.idle and 1 or 0
 end
 
-local function count(key, r, it)
+local function count(key, it)
   local known = {}
   for i, h in ipairs(it.subjects) do
     local by = redis.call('HGET', key, h)
     known[i] = 0
     if by and by ~= tenure then
       known[i] = 1
-      r.tok = min(r.tok + MICRO, r.fcap)
     elseif not by then
       redis.call('HSET', key, h, tenure)
     end
@@ -233,13 +255,15 @@ local function count(key, r, it)
   return known
 end
 
+local function free(r) return max(r.fcap - max(r.tok, 0), 0) end
+
 local function lend(r, e, it)
   local target = e.rate
   if r.demand > 0 and it.demand > 0 then target = floor(r.rate * (it.demand / r.demand)) end
   local due = target
-  if r.fcap - r.tok < floor(r.cap / 8) then due = min(due, it.demand + floor(it.demand / 2)) end
+  if free(r) < floor(r.cap / 8) then due = min(due, it.demand + floor(it.demand / 2)) end
   local rate = min(due - e.rate, r.frate)
-  if it.idle and r.demand == 0 and r.fcap > r.tok and r.kind == RATE then rate = r.frate end
+  if it.idle and r.demand == 0 and free(r) > 0 and r.kind == RATE then rate = r.frate end
   rate = max(rate, 0)
 
   local part = 0.5
@@ -252,8 +276,8 @@ local function lend(r, e, it)
   local room = 0
   if r.kind == RATE then
     local want = it.askcap
-    if rate > 0 and it.idle then want = r.fcap - r.tok end
-    room = max(min(want, r.fcap - r.tok), 0)
+    if rate > 0 and it.idle then want = free(r) end
+    room = min(max(want, 0), free(r))
   end
   e.rate, e.cap, e.level = e.rate + rate, e.cap + tokens + room, e.level + tokens
   if rate > 0 or tokens + room > 0 then e.state = 0 end
@@ -311,7 +335,7 @@ local function item(key, subjects, it, gen)
   end
   e = e or {rate = 0, cap = 0, demand = 0, level = 0, spent = 0, state = 0}
   settle(r, e, it)
-  local known = count(subjects, r, it)
+  local known = count(subjects, it)
   local granted, target = lend(r, e, it)
   shortage(r, e, it, granted)
   if #r.q > 0 and r.q[1] ~= tenure and worth(r) then
@@ -320,7 +344,7 @@ local function item(key, subjects, it, gen)
   local h = int(r.epoch) .. ' ' .. int(r.version) .. ' ' .. int(r.kind) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.frate) .. ' ' .. int(r.fcap) .. ' ' .. int(r.tok) .. ' ' .. int(r.demand) .. ' ' .. int(r.level) .. ' ' .. int(r.gen)
   redis.call('HSET', key, 'h', h, 'q', table.concat(r.q, ' '), 't' .. tenure, pack(e))
   redis.call('EXPIRE', key, KEEP)
-  reply[10][#reply[10] + 1] = {r.epoch, r.version, r.rate, r.cap, e.rate, e.cap, granted, target, max(r.tok, 0), max(r.fcap - r.tok, 0), max(r.tok, 0) + r.level - e.level, r.demand, #r.q > 0 and 1 or 0, known}
+  reply[10][#reply[10] + 1] = {r.epoch, r.version, r.rate, r.cap, e.rate, e.cap, granted, target, max(r.tok, 0), free(r), max(r.tok, 0) + r.level - e.level, r.demand, #r.q > 0 and 1 or 0, known}
   if it.idle and cold(key, r) then
     redis.call('DEL', key)
     redis.call('SREM', hot, it.id .. ' ' .. it.period)
@@ -328,7 +352,7 @@ local function item(key, subjects, it, gen)
   end
 end
 
-local a = 10
+local a = 12
 local function arg() a = a + 1 return ARGV[a - 1] end
 local claims = {}
 for i = 1, tonumber(arg()) do claims[i] = {arg(), tonumber(arg()), arg() == '1'} end
@@ -340,9 +364,9 @@ if not me then
 elseif tonumber(ARGV[4]) <= me.beat then
   reply[6] = 1
 else
-  me.beat, me.absent = tonumber(ARGV[4]), false
-  if me.granted then me.parts = tonumber(ARGV[5]) end
-  grant(tenure, me)
+  me.beat, me.absent, me.whole = tonumber(ARGV[4]), false, ARGV[10] == '1'
+  if me.granted and ARGV[5] ~= '0' then me.parts = tonumber(ARGV[5]) end
+  grant(tenure, me, tonumber(ARGV[5]))
   put(tenure, me)
   for _, c in ipairs(claims) do
     local p = redis.call('HGET', fleet, 't' .. c[1])
