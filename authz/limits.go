@@ -120,6 +120,8 @@ func (x *Limits) pay(view *registry.View, d *Decision, elapsed time.Duration, no
 	d.RetryAfter = max(d.Spent.RetryAfter, time.Millisecond)
 	x.refused[d.Refused.Kind].Add(1)
 	switch {
+	case !exhausted(d):
+		return RateLimited // there is some left, with other sidecars: it is on its way
 	case d.Refused.Kind == registry.LimitClients:
 		return ClientFanoutExhausted
 	case d.Refused.Kind == registry.LimitQuota && d.Refused.Stage == registry.StagePVT:
@@ -128,6 +130,17 @@ func (x *Limits) pay(view *registry.View, d *Decision, elapsed time.Duration, no
 		return QuotaExhausted
 	}
 	return RateLimited
+}
+
+// exhausted tells whether the limit that refused has nothing left anywhere, as
+// far as is known here.
+func exhausted(d *Decision) bool {
+	for _, st := range d.Spent.States() {
+		if st.Limit == d.Spent.Refused {
+			return st.Remaining == 0
+		}
+	}
+	return true
 }
 
 // plan finds the plan of a call, or makes it.

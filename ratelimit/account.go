@@ -124,8 +124,8 @@ func (a *account) change(limit *Limit) {
 		if !limit.Kind.Calendar() {
 			a.level = max(a.level, 0)
 		} // else what was used beyond a smaller quota is remembered, for when it grows again
+		a.rest = max(a.rest+(is.Cap-was.Cap)-(s.Cap-a.Cap), 0) // the rest is what is not ours
 		a.Share = s
-		a.rest = max(a.rest+is.Cap-was.Cap, 0)
 	default:
 		// A smaller limit is smaller at once, everywhere, each share by the same
 		// factor. Of a greater one the pool lends the difference.

@@ -43,6 +43,7 @@ const (
 	gapMin       = 4 * time.Millisecond   // between two requests
 	ahead        = 60 * time.Millisecond  // how much demand a share should hold tokens for
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
+	chunkAlone   = 4                      // requests of a calendar quota that a sidecar alone holds at least
 	headroom     = 200 * time.Millisecond // how much refill it should have empty capacity for
 	fresh        = 800 * time.Millisecond // figures of limits in use are told this often
 	idleAfter    = 2 * time.Second
@@ -678,5 +679,9 @@ func (l *Limiter) wanted(a *account) float64 {
 		n := s.demand / Micro * ahead.Seconds()
 		return (n + 1.5*math.Sqrt(n) + 1) * Micro
 	}
-	return math.Ceil(s.demand/Micro*aheadQuota.Seconds()+1) * Micro
+	n := math.Ceil(s.demand/Micro*aheadQuota.Seconds() + 1)
+	if l.part.Load().Parts == 1 {
+		n = max(n, chunkAlone) // nobody else wants them
+	}
+	return n * Micro
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/control/probe"
 	"github.com/dspgate/dspgate/internal/config"
+	"github.com/dspgate/dspgate/ratelimit/redisshare"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/casework"
@@ -197,7 +198,8 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	found := decisions(redisrecord.New(records, redisrecord.Options{}))
+	kept := redisrecord.New(records, redisrecord.Options{})
+	found := decisions(kept)
 	work, err := openCasework(cfg, register, desk, found, log)
 	if err != nil {
 		return err
@@ -211,7 +213,8 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return err
 	}
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}), Decisions: found, Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
+		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}),
+		Decisions: found, Uses: limitUses(redisshare.New(records, redisshare.Options{}), kept), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
 	if err != nil {

@@ -32,6 +32,8 @@ import (
 	"github.com/dspgate/dspgate/envoy/extproc"
 	"github.com/dspgate/dspgate/envoy/xds"
 	"github.com/dspgate/dspgate/internal/config"
+	"github.com/dspgate/dspgate/ratelimit"
+	"github.com/dspgate/dspgate/ratelimit/redisshare"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/redisstore"
 )
@@ -66,6 +68,9 @@ type sidecarConfig struct {
 	Lease leaseConfig `yaml:"lease"`
 	// Streams bounds the calls of streaming services that are open here at once.
 	Streams streamsConfig `yaml:"streams"`
+	// Limits bounds what is asked before it is known who asks; all other limits are
+	// in the register.
+	Limits limitsConfig `yaml:"limits"`
 	// Issuers are the trusted token issuers. At least one is needed.
 	Issuers []issuerConfig `yaml:"issuers"`
 	// Admission stamps what this sidecar allows, for upstreams to verify.
@@ -183,6 +188,10 @@ type sidecar struct {
 	metrics *prometheus.Registry
 	store   *redisstore.Store
 	records redis.UniversalClient // of decision records: apart, so that they never hold up the register
+	shares  redis.UniversalClient // of limits: apart for the same reason
+	lock    *os.File              // of this sidecar's ID; nil when another process has it
+	limiter *ratelimit.Limiter
+	holds   *authz.Holds
 	mirror  *registry.Mirror
 	keys    []*jwksfetch.Source
 	// stampKeys sign admissions; nil when none are signed.
@@ -218,6 +227,7 @@ func runSidecar(ctx context.Context, cfg sidecarConfig, log *slog.Logger) error 
 	}
 	defer s.store.Close()
 	defer s.records.Close()
+	defer s.shares.Close()
 	ln, err := listen(cfg.Listen)
 	if err != nil {
 		return err
@@ -270,6 +280,9 @@ func (s *sidecar) build(ctx context.Context) error {
 	if s.records, err = redisstore.Dial(cfg.Redis); err != nil {
 		return err
 	}
+	if s.shares, err = redisstore.Dial(cfg.Redis); err != nil {
+		return err
+	}
 	incarnation := make([]byte, 8)
 	rand.Read(incarnation) // never fails: it ends the process instead
 	follow, mirror := plantMirror(s.store, registry.MirrorConfig{
@@ -308,9 +321,12 @@ func (s *sidecar) build(ctx context.Context) error {
 	if err := s.watchStreams(decider); err != nil {
 		return err
 	}
+	if err := s.buildLimits(decider, redisshare.New(s.shares, redisshare.Options{})); err != nil {
+		return err
+	}
 	s.check, err = extauthz.New(extauthz.Options{
 		Decider:  decider,
-		Recorder: recorders{s.recorder, s.joiner}, Stats: stats, Log: s.log,
+		Recorder: recorders{s.recorder, s.joiner, s.holds}, Stats: stats, Log: s.log,
 		Sidecar: metadataID, Ready: func() bool { return s.ready() == nil },
 		ProblemBase: cfg.ProblemBase, ForwardAuthorization: cfg.Envoy.ForwardAuthorization, Admission: stamps,
 	})
@@ -330,18 +346,21 @@ func (s *sidecar) build(ctx context.Context) error {
 	s.check.Register(s.grpc)
 	s.discover.Register(s.grpc)
 	extproc.NewServer(s.streams, cmp.Or(cfg.ProblemBase, extauthz.DefaultProblemBase)).Register(s.grpc)
-	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Log: s.log}).Register(s.grpc)
+	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Consumers: []accesslog.Consumer{heldCalls{s.holds}}, Log: s.log}).Register(s.grpc)
 	s.health = extauthz.RegisterHealth(s.grpc)
 	return nil
 }
 
-// recorders hands a decision to the record queue and to the access-log joiner.
+// recorders hands a decision to the record queue, to the access-log joiner and
+// to what holds concurrency limits.
 type recorders struct {
 	queue  *authz.Recorder
 	joiner *accesslog.Joiner
+	holds  *authz.Holds
 }
 
 func (r recorders) Record(d *authz.Decision) {
+	r.holds.Keep(d)
 	r.queue.Record(d)
 	if d.Allowed() {
 		r.joiner.Allowed(d.ID, d.At)
@@ -419,6 +438,9 @@ func (s *sidecar) ready() error {
 	if !s.mirror.Ready() {
 		return errors.New("the register is not loaded or not fresh")
 	}
+	if !s.limiter.Ready() {
+		return errors.New("no part of the limits is held yet")
+	}
 	now := time.Now()
 	for i, k := range s.keys {
 		if k.Keys(now) == nil {
@@ -452,6 +474,7 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 		return nil
 	})
 	g.Go(func() error { return s.joiner.Run(inner) })
+	g.Go(func() error { return s.runLimits(inner) })
 	g.Go(func() error { s.streams.Run(gctx); return nil })
 	if s.stampKeys != nil {
 		g.Go(func() error { s.followKeys(inner); return nil })
