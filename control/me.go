@@ -16,6 +16,7 @@ type meView struct {
 	Entity      *meEntity      `json:"entity,omitempty"`
 	Products    []meProduct    `json:"products,omitempty"`
 	Denials     []decisionView `json:"last_denials,omitempty" doc:"The last calls refused, newest first."`
+	DenialsNote string         `json:"last_denials_note,omitempty" doc:"Why they are missing."`
 }
 
 type meEntity struct {
@@ -73,8 +74,12 @@ func (s *server) me(c *call) (answer, error) {
 		v.Products = append(v.Products, s.meProduct(c, c.view.Product(id), subs[id]))
 	}
 	var err error
-	v.Denials, err = s.denials(c, own, meDenialsMax)
-	return answer{data: v}, err
+	if v.Denials, err = s.denials(c, own, meDenialsMax); err != nil {
+		// How a product stands is known all the same.
+		s.log.WarnContext(c.r.Context(), "last denials not read", "request_id", c.id, "err", err)
+		v.DenialsNote = "the last refusals cannot be read now: the store is away"
+	}
+	return answer{data: v}, nil
 }
 
 func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscription) meProduct {

@@ -520,9 +520,7 @@ func grpcStatus(t *testing.T, s *stack) {
 			o.check(c.arrivals, kookaAgent)
 		})
 	}
-	t.Run("429 is 8", func(t *testing.T) {
-		t.Log("no limit answers 429 to a genuine call yet; the mapping is asserted by TestRealEnvoyObeysEveryAnswer of envoy/extauthz for every reason")
-	})
+	t.Run("429 is 8", func(t *testing.T) { elsewhere(t, "limits_test.go", "TestLimitsThroughEnvoy") })
 	// Envoy wants the deadline of a gRPC call, and the authorizer has its own.
 	o := s.watch(t)
 	conn := s.h2(t, nil)
