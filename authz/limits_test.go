@@ -305,3 +305,35 @@ func ExampleLimitOf() {
 	fmt.Println(l.ID, l.Kind, l.Rate, l.Burst, ok)
 	// Output: product:FP-1003:rate rate 5 10 true
 }
+
+func BenchmarkDecide(b *testing.B) {
+	for name, limits := range map[string][]registry.Limit{
+		"no limits": nil,
+		"every kind of limit": {
+			limitOn(kooka, "rate", registry.LimitRate, 1_000_000), limitOn(kooka, "daily", registry.LimitQuota, 1_000_000_000),
+			limitOn(kooka, "people", registry.LimitClients, 1000, func(l *registry.Limit) { l.Service = "as.0004.submit" }),
+			limitOn(kooka, "at-once", registry.LimitConcurrency, 1000),
+			limitOn(subject(registry.KindEntity, kookaburra), "month", registry.LimitQuota, 1_000_000_000, func(l *registry.Limit) { l.Period = registry.PeriodMonth }),
+			limitOn(subject(registry.KindService, "as.0004.submit"), "global", registry.LimitRate, 1_000_000),
+			limitOn(kooka, "as-submit-rate", registry.LimitRate, 1_000_000, func(l *registry.Limit) { l.Service = "as.0004.submit" }),
+		},
+		"refused": {limitOn(kooka, "daily", registry.LimitQuota, 1), limitOn(kooka, "rate", registry.LimitRate, 1_000_000)},
+	} {
+		b.Run(name, func(b *testing.B) {
+			x := newLimited(b, limits...)
+			if limits == nil {
+				x.x.Limits = nil
+			}
+			r := x.request(call{client: "fp-1003-prod", abn: kookaburra, ssid: "0000300001", clientABN: possum, method: "POST", path: "/lodgments/v1/activity-statements"})
+			holds := authz.NewHolds()
+			var d authz.Decision
+			x.x.Decide(r, &d)
+			b.ReportAllocs()
+			for b.Loop() {
+				x.x.Decide(r, &d)
+				holds.Keep(&d)
+				holds.Ended(d.ID)
+			}
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/registrytest"
 )
 
 func TestALimitIsSetShownAndTakenAway(t *testing.T) {
@@ -219,6 +220,20 @@ func TestADeveloperSeesEveryLimitAndWhatItIsAt(t *testing.T) {
 	if r := w.call(wattlebird, "GET", "/v1/products/FP-1003/limits", nil); r.status != http.StatusNotFound {
 		t.Errorf("another's: %s", r)
 	}
+	w.sidecar.Set(registrytest.Fault{Refused: true})
+	note := func() string {
+		me.Products = nil
+		w.call(kookaburra, "GET", "/v1/me", nil).data(t, http.StatusOK, &me)
+		return me.Products[0].Note
+	}
+	// Silent for longer than its short lease, and not yet known to have lapsed.
+	eventually(t, "a silent sidecar is told of, or has lapsed", func() bool {
+		if strings.HasPrefix(note(), "1 of 1 sidecars") {
+			return true
+		}
+		all, err := w.reg.Sidecars(t.Context())
+		return err == nil && len(all) == 1 && all[0].Lapsed
+	})
 	w.usesErr, me.Products = errors.New("away"), nil
 	w.call(kookaburra, "GET", "/v1/me", nil).data(t, http.StatusOK, &me)
 	if p := me.Products[0]; p.Note == "" || len(p.Limits) == 0 || p.Limits[0].Used != nil {

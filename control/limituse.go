@@ -48,6 +48,30 @@ type limitUseView struct {
 // usesUnknown says why figures are missing; the sidecars go on all the same.
 const usesUnknown = "what was used cannot be read now: the store is away, and each sidecar goes on with the last share it was lent"
 
+// usesNote says what figures of limits lack: what sidecars that were silent for
+// longer than their short lease, which may still serve low ratings, let pass out
+// of the last share they were lent. "" when nothing.
+func (s *server) usesNote(c *call) string {
+	all, err := s.reg.Sidecars(c.r.Context())
+	if err != nil {
+		return usesUnknown
+	}
+	silent, serving := 0, 0
+	for _, x := range all {
+		if x.Lapsed {
+			continue // it can only refuse
+		}
+		serving++
+		if x.ShortLeftMS < 0 {
+			silent++
+		}
+	}
+	if silent == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d sidecars cannot be heard of now and spend the last share they were lent: what they let pass is not in these figures yet", silent, serving)
+}
+
 // Bounds on the limits shown of one product.
 const (
 	usesMax             = 500

@@ -70,8 +70,12 @@ func (s *server) me(c *call) (answer, error) {
 			subs[p.ID] = append(subs[p.ID], e.Value)
 		}
 	}
+	note := ""
+	if s.uses != nil && len(own) > 0 {
+		note = s.usesNote(c)
+	}
 	for _, id := range own[:min(len(own), meProductsMax)] {
-		v.Products = append(v.Products, s.meProduct(c, c.view.Product(id), subs[id]))
+		v.Products = append(v.Products, s.meProduct(c, c.view.Product(id), subs[id], note))
 	}
 	var err error
 	if v.Denials, err = s.denials(c, own, meDenialsMax); err != nil {
@@ -82,7 +86,7 @@ func (s *server) me(c *call) (answer, error) {
 	return answer{data: v}, nil
 }
 
-func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscription) meProduct {
+func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscription, note string) meProduct {
 	out := meProduct{
 		ID: p.ID, Name: p.Name, Owner: p.Owner, Certification: p.Certification,
 		Versions: []meVersion{}, Entitlements: p.Entitlements, Subscriptions: subs,
@@ -96,6 +100,8 @@ func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscri
 	var known bool
 	if out.Limits, known = s.viewUses(c, p.ID, s.appliedTo(c.view, p, subs)); !known && s.uses != nil {
 		out.LimitsNote = usesUnknown
+	} else if len(out.Limits) > 0 {
+		out.LimitsNote = note
 	}
 	st := productStanding(c.view, p, c.at)
 	reason := standingReason(&st)

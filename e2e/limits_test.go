@@ -413,16 +413,34 @@ func TestLimitsThroughEnvoy(t *testing.T) {
 		if passed < 5 || !degraded {
 			t.Errorf("%d calls passed, degraded %t", passed, degraded)
 		}
-		var me struct {
-			Products []struct {
-				Note string `json:"limits_note"`
-			}
-		}
-		if code := s.api(t, s.info.DeveloperToken, "GET", "/v1/me", nil, &me); code != 200 || len(me.Products) == 0 || me.Products[0].Note == "" {
-			t.Errorf("me, with Redis stopped: %d %+v", code, me)
-		}
+		// me is not shown without Redis: every reading of it is put on record there.
 		resume()
 		eventually(t, 20*time.Second, "it is heard of again", func() bool { return s.metric(t, s.info.SidecarDebug[0], "limits_degraded", "") == 0 })
+	})
+
+	t.Run("me says that figures lack a silent sidecar's", func(t *testing.T) {
+		note := func() string {
+			var me struct {
+				Products []struct {
+					Note   string `json:"limits_note"`
+					Limits []struct{ Used *int64 }
+				}
+			}
+			if code := s.api(t, s.info.DeveloperToken, "GET", "/v1/me", nil, &me); code != 200 || len(me.Products) == 0 || len(me.Products[0].Limits) == 0 {
+				t.Fatalf("me: %d %+v", code, me)
+			}
+			return me.Products[0].Note
+		}
+		eventually(t, 20*time.Second, "nothing is lacking", func() bool { return note() == "" })
+		if err := syscall.Kill(s.info.PIDs.Sidecars[0], syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		resume := sync.OnceFunc(func() { _ = syscall.Kill(s.info.PIDs.Sidecars[0], syscall.SIGCONT) })
+		defer resume()
+		eventually(t, 20*time.Second, "it says so", func() bool { return strings.HasPrefix(note(), "1 of 1 sidecars") })
+		resume()
+		eventually(t, 20*time.Second, "it is heard of again", func() bool { return note() == "" })
+		s.ready(t, s.info.SidecarDebug[0])
 	})
 
 	t.Run("a source address, before its token is looked at", func(t *testing.T) {

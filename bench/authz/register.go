@@ -15,6 +15,33 @@ import (
 
 const productsPerEntity = 10
 
+// benchLimits are one limit of every kind on each call, none of which refuses:
+// four of each product by its tier, one of each entity that calls, and one over
+// all callers.
+func benchLimits() []registry.Limit {
+	limit := func(s registry.SubjectRef, name string, kind registry.LimitKind, amount int64) registry.Limit {
+		l := registry.Limit{ID: registry.LimitID(s, name), Subject: s, Name: name, Kind: kind, Amount: amount}
+		switch kind {
+		case registry.LimitRate:
+			l.Burst = amount
+		case registry.LimitQuota, registry.LimitClients:
+			l.Period, l.Zone = registry.PeriodDay, registry.ZoneDefault
+		}
+		return l
+	}
+	tier := registry.SubjectRef{Kind: registry.KindTier, ID: registry.TierStandard}
+	all := []registry.Limit{
+		limit(tier, "rate", registry.LimitRate, 500_000),
+		limit(tier, "day", registry.LimitQuota, 1_000_000_000),
+		limit(tier, "clients", registry.LimitClients, 1_000_000),
+		limit(tier, "at-once", registry.LimitConcurrency, 100_000),
+		limit(registry.SubjectRef{Kind: registry.KindService, ID: "abr.lookup"}, "global", registry.LimitRate, 1_000_000),
+	}
+	month := limit(tier, "month", registry.LimitQuota, 1_000_000_000)
+	month.Period, month.Per = registry.PeriodMonth, registry.KindEntity
+	return append(all, month)
+}
+
 // caller is one product that calls.
 type caller struct {
 	clientID, productID, ssid string
@@ -33,7 +60,7 @@ func abn(n int) registry.ABN {
 }
 
 var benchServices = []registry.Service{
-	{Key: "abr.lookup", Method: "GET", Template: "/registry/v1/abns/{abn}", Risk: 1},
+	{Key: "abr.lookup", Method: "GET", Template: "/registry/v1/abns/{abn}", Risk: 1, Subject: registry.Subject{In: "claim", Name: "client_abn"}},
 	{Key: "receipts.get", Method: "GET", Template: "/lodgments/v1/receipts/{id}", Risk: 1, WhileSuspended: true},
 	{Key: "payevnt.0004.submit", Method: "POST", Template: "/lodgments/v1/payroll-events", Risk: 2},
 	{Key: "as.0004.submit", Method: "POST", Template: "/lodgments/v1/activity-statements", Risk: 2},
@@ -51,6 +78,9 @@ func records(products, callers int) (all []registry.Record, who []caller, err er
 	}
 	for _, s := range benchServices {
 		put(registry.KindService, s.Key, s)
+	}
+	for _, l := range benchLimits() {
+		put(registry.KindLimit, l.ID, l)
 	}
 	now := time.Now()
 	from, until := registry.At(now.AddDate(-1, 0, 0)), registry.At(now.AddDate(1, 0, 0))

@@ -29,6 +29,7 @@ import (
 	"github.com/dspgate/dspgate/envoy/runner"
 	"github.com/dspgate/dspgate/envoy/xds"
 	"github.com/dspgate/dspgate/internal/config"
+	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/redisstore"
 )
@@ -176,7 +177,9 @@ func (w *world) startSidecar(ctx context.Context, rep *report.Report, o options)
 	conf := map[string]any{
 		"id": "bench-1", "listen": "unix:" + w.a.socket, "debug": "unix:" + w.a.debug, "state_dir": w.a.dir, "processors": o.processors,
 		"register_key_file": w.path("register.key"), "subject_key_file": w.path("subject.key"),
-		"redis":   map[string]any{"addrs": []string{w.redis}},
+		"redis": map[string]any{"addrs": []string{w.redis}},
+		// Far above what is measured: it is looked at, and refuses nothing.
+		"limits":  map[string]any{"address_rate": 500_000, "address_burst": 1_000_000},
 		"issuers": []any{map[string]any{"issuer": issuer, "jwks_file": w.path("jwks.json"), "audiences": []string{audience}, "algorithms": []string{"ES256"}}},
 		"envoy": map[string]any{
 			"ingress": env.Ingress, "hosts": map[string]string{"127.0.0.1": "PROD"}, "upstream": map[string]any{"address": env.Upstream.Address},
@@ -381,7 +384,9 @@ func decideInProcess(w *world) (allocs, ns float64, err error) {
 		Register: always{&registry.Served{View: w.view, ShortUntil: far, LongUntil: far}}, Tokens: verifier,
 		Certificates: token.NewThumbprints(16), IDs: authz.NewIDs(), Subjects: w.subjects,
 		Hosts: map[string]registry.Environment{"127.0.0.1": registry.PROD}, Now: time.Now, Elapsed: registry.NewBootClock(),
+		Limits: authz.NewLimits(ratelimit.Solo()), Addresses: authz.NewAddresses(1e6, 1_000_000, 65536),
 	}
+	holds := authz.NewHolds()
 	reqs := make([]authz.Request, len(w.tokens))
 	for i, t := range w.tokens {
 		reqs[i] = authz.Request{
@@ -394,9 +399,18 @@ func decideInProcess(w *world) (allocs, ns float64, err error) {
 		if d.Decide(&reqs[i], &dec); !dec.Allowed() {
 			return 0, 0, fmt.Errorf("caller %d is denied: %s", i, dec.Reason)
 		}
+		if dec.Plan == nil || len(dec.Plan.Items) != len(benchLimits()) {
+			return 0, 0, fmt.Errorf("caller %d has not every limit to pay", i)
+		}
+		dec.Spent.Hold().Release()
 	}
 	i := 0
-	one := func() { d.Decide(&reqs[i%len(reqs)], &dec); i++ }
+	one := func() {
+		d.Decide(&reqs[i%len(reqs)], &dec)
+		holds.Keep(&dec)
+		holds.Ended(dec.ID)
+		i++
+	}
 	allocs = testing.AllocsPerRun(10_000, one)
 	const n = 200_000
 	begin := time.Now()
