@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,7 @@ func TestScript(t *testing.T) {
 				ts.Check(err)
 				ts.Setenv(args[0], time.Now().Add(d).UTC().Format(time.RFC3339Nano))
 			},
+			"eventually": storyEventually,
 			"until": func(ts *testscript.TestScript, _ bool, args []string) { storyUntil(ts, bin, dir, args) },
 		},
 	})
@@ -97,21 +99,23 @@ func startStoryDemo(t *testing.T) (bin, dir string) {
 
 // storyCall sends one call through Envoy: call METHOD PATH [-evte] [-no-token]
 // [-header k=v]… [-body text] [-token file] [token flags…]. It prints the status
-// and the code, then the body. It fails when the call is refused; with "!" in
+// and the code, what the headers say of limits, then the body. It fails when the call is refused; with "!" in
 // front it fails when the call is allowed.
 func storyCall(ts *testscript.TestScript, bin, dir string, neg bool, args []string) {
-	status, code, body := doStoryCall(ts, bin, dir, args)
-	fmt.Fprintf(ts.Stdout(), "%d %s\n%s\n", status, code, body)
+	status, code, limits, body := doStoryCall(ts, bin, dir, args)
+	fmt.Fprintf(ts.Stdout(), "%d %s\n%s%s\n", status, code, limits, body)
 	if (status < 300) == neg {
 		ts.Fatalf("call %s: %d %s", strings.Join(args, " "), status, code)
 	}
 }
 
-// storyUntil repeats a call until it gets a status or a code: until WANT call….
+// storyUntil repeats a call until it gets a status or a code, and prints the
+// last answer as call does: until WANT call….
 func storyUntil(ts *testscript.TestScript, bin, dir string, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		status, code, _ := doStoryCall(ts, bin, dir, args[1:])
+		status, code, limits, body := doStoryCall(ts, bin, dir, args[1:])
 		if args[0] == fmt.Sprint(status) || args[0] == code {
+			fmt.Fprintf(ts.Stdout(), "%d %s\n%s%s\n", status, code, limits, body)
 			return
 		}
 		if time.Now().After(deadline) {
@@ -121,7 +125,28 @@ func storyUntil(ts *testscript.TestScript, bin, dir string, args []string) {
 	}
 }
 
-func doStoryCall(ts *testscript.TestScript, bin, dir string, args []string) (status int, code, body string) {
+// storyEventually repeats a command until its output matches: what several
+// processes have to hear of first. eventually REGEXP COMMAND….
+func storyEventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually REGEXP COMMAND …")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && want.MatchString(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("eventually %s: %v, still\n%s", args[0], err, out)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func doStoryCall(ts *testscript.TestScript, bin, dir string, args []string) (status int, code, limits, body string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: call METHOD PATH …")
 	}
@@ -173,5 +198,10 @@ func doStoryCall(ts *testscript.TestScript, bin, dir string, args []string) (sta
 	if json.Unmarshal(b, &problem) == nil && len(problem.Errors) > 0 {
 		code = problem.Errors[0].Code
 	}
-	return resp.StatusCode, code, string(b)
+	for _, name := range []string{"RateLimit-Policy", "RateLimit", "Retry-After"} {
+		if v := resp.Header.Get(name); v != "" {
+			limits += name + ": " + v + "\n"
+		}
+	}
+	return resp.StatusCode, code, limits, string(b)
 }
