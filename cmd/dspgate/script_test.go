@@ -44,7 +44,7 @@ func TestScript(t *testing.T) {
 				ts.Setenv(args[0], time.Now().Add(d).UTC().Format(time.RFC3339Nano))
 			},
 			"eventually": storyEventually,
-			"until": func(ts *testscript.TestScript, _ bool, args []string) { storyUntil(ts, bin, dir, args) },
+			"until":      func(ts *testscript.TestScript, _ bool, args []string) { storyUntil(ts, bin, dir, args) },
 		},
 	})
 }
