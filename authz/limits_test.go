@@ -9,6 +9,7 @@ import (
 	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/registrytest"
+	"github.com/dspgate/dspgate/registry/sample"
 )
 
 func subject(kind registry.Kind, id string) registry.SubjectRef {
@@ -46,6 +47,7 @@ func verify(tfn string) call {
 func newLimited(t testing.TB, limits ...registry.Limit) *bench {
 	t.Helper()
 	b := newBench(t, func(records []any) []any {
+		records = append(records, sample.Limits()...)
 		for _, l := range limits {
 			records = append(records, l)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/registrytest"
+	"github.com/dspgate/dspgate/registry/sample"
 )
 
 func TestALimitIsSetShownAndTakenAway(t *testing.T) {
@@ -173,6 +174,9 @@ type limitUse struct {
 // tier's, those in its place, and shadow ones.
 func TestADeveloperSeesEveryLimitAndWhatItIsAt(t *testing.T) {
 	w := newWorld(t)
+	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Limits(), registry.Meta{Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
 	var l registry.Limit
 	w.call(operator, "PUT", "/v1/limits/product:FP-1003:abr-rate", `{"amount":80,"burst":100}`).data(t, http.StatusOK, &l)
 	w.call(operator, "PUT", "/v1/limits/product:FP-1003:daily", `{"kind":"quota","period":"day","amount":500,"shadow":true}`).data(t, http.StatusOK, &l)

@@ -144,6 +144,7 @@ func start(bin, dir string, args ...string) (*stack, error) {
 	s := &stack{dir: dir, done: make(chan struct{}), out: &lockedBuffer{}}
 	s.cmd = exec.Command(bin, append([]string{
 		"demo", "--dir", dir, "--ingress", ":0", "--control", ":0", "--redis", ":0", "--envoy-admin", ":0",
+		"--sample-limits=false", // cases send what they need to; those about limits set their own
 	}, args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -92,6 +92,9 @@ type controlConfig struct {
 	Outbox    outboxConfig    `yaml:"outbox"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
+	// SampleLimits limits the sample register's services as well, as the tier
+	// standard.
+	SampleLimits bool `yaml:"sample_limits"`
 	// SampleCredentials is a folder of certificates to enter as the sample
 	// entities' machine credentials, each named ABN.pem.
 	SampleCredentials string `yaml:"sample_credentials"`
@@ -351,6 +354,9 @@ func seed(ctx context.Context, register *registry.Register, ready func() error, 
 		return err
 	}
 	records := sample.Records(time.Now())
+	if cfg.SampleLimits {
+		records = append(records, sample.Limits()...)
+	}
 	if cfg.SampleCredentials != "" {
 		more, err := sampleCredentials(cfg.SampleCredentials)
 		if err != nil {

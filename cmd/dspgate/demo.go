@@ -35,6 +35,7 @@ type demoOptions struct {
 	upstream                                             string // picked at start
 	sidecars, envoyConcurrency                           int
 	fresh, quiet                                         bool
+	sampleLimits                                         bool
 }
 
 // demoInfo is DIR/demo.json: what runs where. The names are a contract.
@@ -102,6 +103,7 @@ func newDemoCmd(_ *globals) *cobra.Command {
 	f.IntVar(&o.sidecars, "sidecars", 1, "how many sidecars share Envoy's calls (1 to 16)")
 	f.IntVar(&o.envoyConcurrency, "envoy-concurrency", 2, "Envoy's worker threads")
 	f.BoolVar(&o.fresh, "fresh", false, "forget the data of an earlier start in this folder")
+	f.BoolVar(&o.sampleLimits, "sample-limits", true, "enter the sample services' limits with the sample register")
 	f.BoolVar(&o.quiet, "quiet", false, "print nothing but errors")
 	return cmd
 }
@@ -380,7 +382,7 @@ func (d *demo) startControl(ctx context.Context) error {
 	cfg.Audit.KeyFile = d.path("key", "audit.key")
 	cfg.SignIn.Issuer, cfg.SignIn.PublicURL = d.info.SignIn, d.info.Control
 	cfg.SignIn.ClientID, cfg.SignIn.ClientSecretFile = consoleClientID, d.path("key", "console.secret")
-	cfg.SampleRegister = true
+	cfg.SampleRegister, cfg.SampleLimits = true, d.o.sampleLimits
 	cfg.SampleCredentials = d.path("client-certs")
 	c, err := d.startConfigured("control", "control", &cfg)
 	if err != nil {

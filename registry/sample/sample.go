@@ -67,9 +67,6 @@ func Records(now time.Time) []any {
 	for _, s := range subscriptions() {
 		all = append(all, s)
 	}
-	for _, l := range limits() {
-		all = append(all, l)
-	}
 	return append(all,
 		registry.Notice{
 			ID: NoticeID, Subject: registry.SubjectRef{Kind: registry.KindEntity, ID: Currawong.String()},
@@ -268,26 +265,30 @@ func subscriptions() []registry.Subscription {
 	}
 }
 
-// limits are the quotas of domain model §7, as the tier that every product is
-// in: so many calls a second for each product, twice that at once, and so many
-// people or clients a day. Test environments are not limited.
-func limits() []registry.Limit {
+// Limits are the quotas of domain model §7, as the tier that every product is
+// in: so many calls a second for each product, and so many people or clients a
+// day. Test environments are not limited. They come after Records; what wants
+// traffic and no limits goes without.
+func Limits() []any {
 	standard := registry.SubjectRef{Kind: registry.KindTier, ID: registry.TierStandard}
 	limit := func(name, service string, kind registry.LimitKind, amount int64) registry.Limit {
 		l := registry.Limit{
 			ID: registry.LimitID(standard, name), Subject: standard, Name: name, Kind: kind, Amount: amount,
 			Service: service, Environment: registry.PROD, Stage: registry.StagePROD,
 		}
-		if kind == registry.LimitRate {
+		switch {
+		case kind == registry.LimitRate && amount >= 20:
+			l.Burst = 20 * amount // batches come at once
+		case kind == registry.LimitRate:
 			l.Burst = 2 * amount
-		} else {
+		default:
 			l.Period, l.Zone = registry.PeriodDay, registry.ZoneDefault
 		}
 		return l
 	}
 	people := limit("stic-people", "stic.validate", registry.LimitClients, 200)
 	people.Per = registry.KindSubscription // each user of the software by itself
-	return []registry.Limit{
+	return []any{
 		limit("abr-rate", "abr.lookup", registry.LimitRate, 50),
 		limit("payevnt-rate", "payevnt.0004.submit", registry.LimitRate, 50),
 		limit("as-submit-rate", "as.0004.submit", registry.LimitRate, 20),
