@@ -101,6 +101,7 @@ var bodies = map[string]string{
 	"answer-ecosystem":       `{"values":["none"]}`,
 	"submit-threat-analysis": `{"product_id":"FP-1001","title":"x","scope":"x"}`,
 	"run-checks":             `{}`,
+	"import-products":        "none",
 
 	"raise-incident":         `{"title":""}`,
 	"receive-incident":       `{"from":"x","text":"x"}`,

@@ -67,6 +67,11 @@ func (s *server) assuranceRoutes() []route {
 		post("/v1/threat-analyses", "submit-threat-analysis", "Hand a threat analysis in.", with(s, s.submitThreats)).gives(threatView{}).by(keepers | registry.PermDeveloper).creating(),
 		get("/v1/threat-analyses/{id}", "get-threat-analysis", "One threat analysis, the worst threats first.", s.getThreats).gives(threatView{}),
 
+		post("/v1/imports", "import-products", "Import a product register: the body is the file, the answer a line for each of its lines.", handler{call: s.importProducts}).takes().sends("application/x-ndjson").by(registry.PermRegistrar).filters("format", "dry_run", "from_line"),
+		get("/v1/exports/products", "export-products", "The products that you may know of, as an import takes them.", s.exportProducts).sends("*/*").filters("format").tells("contacts"),
+		get("/v1/register.csv", "get-register-csv", "The public register as CSV.", s.registerCSV).sends("text/csv").open(),
+		get("/v1/register.atom", "get-register-feed", "The public register as an Atom feed, the latest changes first.", s.registerFeed).sends("application/atom+xml").open(),
+
 		get("/v1/reports", "list-reports", "Reports of the automated checks, by ID.", s.listReports).lists(assurance.Report{}).filters("product_id", "owner").missing(),
 		get("/v1/reports/{id}", "get-report", "One report.", s.getReport).gives(assurance.Report{}),
 		product(post("/v1/products/{id}/reports", "run-checks", "Run the automated checks against the declared addresses.", with(s, s.runChecks)).gives(assurance.Report{})).by(assessor).creating(),

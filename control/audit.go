@@ -142,10 +142,18 @@ func (s *server) noteReading(c *call, a answer) error {
 	if s.audit == nil || c.route.personal == "" {
 		return nil
 	}
-	leaf := translog.Leaf{Kind: translog.KindRead, Actor: c.actor.Name, Command: c.route.personal, Request: c.id, Subjects: c.subjectsOf(a)}
-	if len(leaf.Subjects) == 0 {
+	subjects := c.subjectsOf(a)
+	if len(subjects) == 0 {
 		return nil // an empty page tells of nobody
 	}
+	return s.noteReadingOf(c, subjects...)
+}
+
+func (s *server) noteReadingOf(c *call, subjects ...string) error {
+	if s.audit == nil {
+		return nil
+	}
+	leaf := translog.Leaf{Kind: translog.KindRead, Actor: c.actor.Name, Command: c.route.personal, Request: c.id, Subjects: subjects}
 	err := s.audit.Append(c.r.Context(), leaf)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%w: the reading could not be put on record, so nothing is shown: %w", registry.ErrUnavailable, err)

@@ -31,6 +31,8 @@ type pageMeta struct {
 	// Revision is the register's revision the page was read at: two pages of
 	// different revisions may overlap or leave a gap.
 	Revision registry.Revision `json:"revision"`
+	// Disclaimer goes with the public register.
+	Disclaimer string `json:"disclaimer,omitempty"`
 }
 
 type links struct {

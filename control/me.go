@@ -234,6 +234,9 @@ func (s *server) listRegister(c *call) (answer, error) {
 			return (!byProduct || v.ProductID == product) && (!byOwner || v.Owner == owner) && v.holds(words)
 		}
 	}
-	all := s.public.get(c.view, s.lists.products.get(c.view, (*registry.View).Products), s.now())
-	return paged(c, all, keep, func(v registerView) any { return v })
+	a, err := paged(c, s.registerLines(c), keep, func(v registerView) any { return v })
+	if a.page != nil {
+		a.page.Meta.Disclaimer = disclaimer
+	}
+	return a, err
 }

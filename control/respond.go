@@ -338,6 +338,12 @@ func (c *call) download(media, name, address string, f io.ReadSeeker) {
 	http.ServeContent(c.w, c.r, "", time.Time{}, f)
 }
 
+// begin begins an answer that is written bit by bit.
+func (c *call) begin(media string) {
+	c.w.Header().Set("Content-Type", media)
+	c.w.WriteHeader(http.StatusOK)
+}
+
 // raw sends a document that is no JSON answer (the OpenAPI page).
 func (c *call) raw(contentType string, body []byte) {
 	c.w.Header().Set("Content-Type", contentType)

@@ -19,6 +19,7 @@ import (
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/incident"
+	"github.com/dspgate/dspgate/registry/intake"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/translog"
 )
@@ -76,6 +77,8 @@ type server struct {
 	incidentDesk *incident.Desk
 	casework     *casework.Desk
 	prober       Prober
+	intake       *intake.Importer
+	importing    chan struct{} // held by the one import there may be
 	auth         Authenticator
 	ready        func(context.Context) error
 	log          *slog.Logger
@@ -98,8 +101,11 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, prober: cfg.Prober, auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, prober: cfg.Prober, importing: make(chan struct{}, 1), auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
+	}
+	if cfg.Casework != nil {
+		s.intake = intake.New(cfg.Register, cfg.Casework)
 	}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
@@ -417,6 +423,9 @@ var params = map[string]param{
 	"environment":  {"environment", "Only in this environment.", func() *huma.Schema { return environmentText("").Schema(nil) }},
 	"kind":         {"kind", "Only of this kind of subject.", func() *huma.Schema { return kindText("").Schema(nil) }},
 	"subject":      {"subject", "Only of the subject with this ID.", text},
+	"format":       {"format", "csv or json.", oneOf("csv", "json")},
+	"dry_run":      {"dry_run", "Enter nothing; report as if.", boolean},
+	"from_line":    {"from_line", "Pass over the lines before this one: where an import that broke off goes on.", number(1, 1<<31)},
 	"catalogue":    {"catalogue", "The version of the catalogue; default the one in force.", text},
 	"subject_kind": {"subject_kind", "Only what is shown for an entity, or for a product.", oneOf("entity", "product")},
 	"requirement":  {"requirement", "Only of this requirement.", text},
@@ -514,7 +523,10 @@ func (s *server) serve(c *call, methods map[string]*route) error {
 		return err
 	}
 	timeout := requestTimeout
-	if rt.upload {
+	switch {
+	case rt.upload && rt.media != "":
+		timeout = importTimeout
+	case rt.upload:
 		timeout = uploadTimeout
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), timeout)
