@@ -28,12 +28,15 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
+
 	"github.com/dspgate/dspgate/bench/report"
 	"github.com/dspgate/dspgate/chaos/world"
+	"github.com/dspgate/dspgate/registry/redisstore"
 )
 
 type options struct {
-	followers, rounds, each, bursts, burst, partitions, outages int
+	followers, rounds, each, bursts, burst, partitions, outages, failovers int
 
 	drain   time.Duration
 	seed    uint64
@@ -57,11 +60,13 @@ func main() {
 	flag.IntVar(&o.burst, "burst", 1000, "suspensions at once")
 	flag.IntVar(&o.partitions, "partitions", 20, "suspensions with one follower partitioned")
 	flag.IntVar(&o.outages, "outages", 6, "outages of Redis, shorter than the lease; 0: no Envoy is started")
+	flag.IntVar(&o.failovers, "failovers", 50, "times the primary of a Redis with replicas and Sentinels goes away; 0: from the last make chaos")
 	flag.DurationVar(&o.drain, "drain", 60*time.Millisecond, "how long a wait goes on after the last acknowledgement")
 	flag.Uint64Var(&o.seed, "seed", 1, "of when links are cut")
 	flag.StringVar(&o.dspgate, "dspgate", "bin/dspgate", "the binary of the sidecar that goes through outages")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for fence.json")
 	flag.Parse()
+	logging.Disable() // a Redis that is away is what this is about
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if err := run(ctx, o); err != nil {
@@ -97,7 +102,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	p, err := startPlane(ctx, dir, redis.Addr, o)
+	p, err := startPlane(ctx, dir, redisstore.Config{Addrs: []string{redis.Addr}}, o, max(o.burst, o.rounds*(o.each+2), o.partitions))
 	if err != nil {
 		return err
 	}
@@ -125,6 +130,9 @@ func run(ctx context.Context, o options) error {
 		if err := b.outages(ctx, filepath.Join(dir, "outage")); err != nil {
 			return err
 		}
+	}
+	if err := b.failovers(ctx, filepath.Join(dir, "failover")); err != nil {
+		return err
 	}
 	b.figures()
 	if err := b.lost(); err != nil {
@@ -341,9 +349,12 @@ func (b *bench) figures() {
 	f["violations"] = float64(b.violations)
 }
 
-// lost takes from the last run of make chaos how many suspensions were lost over
+// lost takes, when this run had no failovers, from the last run of make chaos how many suspensions were lost over
 // how many failovers; there is no such figure when there was none.
 func (b *bench) lost() error {
+	if b.o.failovers > 0 {
+		return nil
+	}
 	raw, err := os.ReadFile(filepath.Join(b.o.out, "chaos.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

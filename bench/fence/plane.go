@@ -32,7 +32,9 @@ func operator(name string) registry.Actor {
 
 func productID(i int) string { return fmt.Sprintf("FP-B%04d", i) }
 
-func startPlane(ctx context.Context, dir, addr string, o options) (*plane, error) {
+// startPlane starts one over an empty Redis, with the sample register and n more
+// products.
+func startPlane(ctx context.Context, dir string, at redisstore.Config, o options, n int) (*plane, error) {
 	p := &plane{key: filepath.Join(dir, "register.key")}
 	secret := []byte("a key for one benchmark, known to all its parts")
 	if err := os.WriteFile(p.key, secret, 0o600); err != nil {
@@ -42,7 +44,7 @@ func startPlane(ctx context.Context, dir, addr string, o options) (*plane, error
 	if err != nil {
 		return nil, err
 	}
-	if p.store, err = redisstore.Open(ctx, redisstore.Config{Addrs: []string{addr}}, nil); err != nil {
+	if p.store, err = redisstore.Open(ctx, at, nil); err != nil {
 		return nil, err
 	}
 	mirror := registry.NewMirror(p.store, seal, registry.MirrorConfig{ID: "bench", Observer: true})
@@ -66,7 +68,7 @@ func startPlane(ctx context.Context, dir, addr string, o options) (*plane, error
 			like = x
 		}
 	}
-	for i := range max(o.burst, o.rounds*(o.each+2), o.partitions) {
+	for i := range n {
 		x := like
 		x.ID, x.Name = productID(i), fmt.Sprintf("Benchmark %d", i)
 		records = append(records, x)
@@ -98,10 +100,15 @@ func (p *plane) suspend(ctx context.Context, product string, timeout time.Durati
 	}
 	e, err := p.register.Await(ctx, r.Revision, timeout)
 	at := time.Now()
-	p.mu.Lock()
-	p.stand = append(p.stand, r.Entry.ID)
-	p.mu.Unlock()
+	p.stands(r.Entry.ID)
 	return ret{e, r.Entry.ID, r.Revision, at.Sub(began), at}, err
+}
+
+// stands notes a suspension that liftAll is to lift.
+func (p *plane) stands(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stand = append(p.stand, id)
 }
 
 func (p *plane) suspendAtOnce(ctx context.Context, n int) ([]ret, error) {
