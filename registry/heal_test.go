@@ -246,3 +246,43 @@ func TestAChangeConfirmedToAStoreThatLostItIsWhole(t *testing.T) {
 		}
 	})
 }
+
+// The writer itself may hold what its successor as a store never had, and that
+// one may have gone on under an earlier epoch: nothing could be committed any more.
+func TestAWriterWhoseHistoryWasLeftBehindFollowsTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &lines{}
+		store := registrytest.NewMemory()
+		a := startPlane(t, store, "a", registry.RegisterConfig{Log: slog.New(slog.NewTextHandler(log, nil))})
+		defer a.stop()
+		if _, err := a.r.Import(t.Context(), sample.Actor(), sample.Records(time.Now()), none); err != nil {
+			t.Fatal(err)
+		}
+		m := follow(t, store, "s")
+		view, epoch := a.m.View(), store.Epoch()
+		promote := store.Replica()
+		if e, err := store.Lead(t.Context(), "a", 0, time.Hour); err != nil || e != epoch+1 {
+			t.Fatal(e, err)
+		}
+		time.Sleep(6 * time.Second) // the claim is found lost, and had anew
+		if _, err := a.r.Suspend(t.Context(), operator, suspendFP("FP-1001")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		promote()
+		registrytest.NewWriterAt(t, store, epoch, view).Put(productNamed("FP-9", "by another"))
+		time.Sleep(20 * time.Second)
+		h := store.Head()
+		for _, v := range []*registry.View{a.m.View(), m.View()} {
+			if v.Revision != h.Revision || v.Digest != h.Digest || v.Product("FP-9") == nil {
+				t.Errorf("one holds %d of epoch %d, the store %d of %d", v.Revision, v.Epoch, h.Revision, h.Epoch)
+			}
+		}
+		if n := log.count("LOST"); n != 1 || log.count("command=suspend") != 1 {
+			t.Errorf("what is lost was told %d times", n)
+		}
+		if _, err := a.r.Suspend(t.Context(), operator, suspendFP("FP-1001")); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -70,6 +70,9 @@ type Mirror struct {
 	served  atomic.Pointer[Served]
 	running atomic.Bool
 	tail    tail // an Observer's: what it followed lately
+	// forked is the store's head when it is genuine, not behind, and yet of an
+	// earlier epoch than what is held: the store went on from before that.
+	forked atomic.Pointer[Head]
 
 	mu      sync.Mutex // guards status and changed
 	status  MirrorStatus
@@ -339,6 +342,11 @@ func (m *Mirror) checkHead(h *Head, held *View) error {
 	m.mu.Lock()
 	m.status.Store = h.Revision
 	m.mu.Unlock()
+	m.forked.Store(nil)
+	if h.Revision >= revision && h.Epoch < epoch {
+		fork := *h
+		m.forked.Store(&fork)
+	}
 	if h.Revision < revision || h.Epoch < epoch {
 		return alarm(AlarmRewound, fmt.Errorf("%w: revision %d of epoch %d, was %d of %d", ErrRewound, h.Revision, h.Epoch, revision, epoch))
 	}

@@ -212,7 +212,7 @@ func (r *Register) readRoll(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = reading
-	if reading.high != 0 || reading.strayed {
+	if reading.high != 0 || reading.strayed || r.mirror.forked.Load() != nil {
 		notify(r.behind)
 	}
 	if err == nil {
