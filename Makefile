@@ -41,7 +41,7 @@ lint: ## gofmt, vet, staticcheck, errcheck
 
 .PHONY: unit
 unit: ## all tests that start no demo
-	@GO=$(GO) scripts/gotest.sh $$($(GO) list ./... | grep -v -E '/(e2e|cmd/dspgate|chaos)$$')
+	@GO=$(GO) scripts/gotest.sh $$($(GO) list ./... | grep -v -E '/(e2e|e2e/console|cmd/dspgate|chaos)$$')
 
 .PHONY: race
 race: ## the concurrent packages under the race detector, which makes pools allocate
@@ -53,7 +53,7 @@ sim: ## the fence in simulation: SEEDS=20000 lives, or SEED=7 again with its his
 
 .PHONY: e2e
 e2e: tools build ## real Envoy and Redis: the cases, the stories, a few chaos trials
-	@GO=$(GO) scripts/gotest.sh ./cmd/dspgate ./e2e ./chaos
+	@GO=$(GO) scripts/gotest.sh ./cmd/dspgate ./e2e/... ./chaos
 
 .PHONY: chaos
 chaos: tools build ## N=20 trials of real processes under faults, judged; SEED=7 begins there, ADD=1 counts earlier runs in

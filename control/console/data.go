@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/dspgate/dspgate/registry"
 )
@@ -130,12 +131,27 @@ type meVersion struct {
 // limit is one limit of a product with what is left of it.
 type limit struct {
 	Name      string `json:"name"`
-	Text      string `json:"text"`
 	Kind      string `json:"kind"`
 	Amount    int64  `json:"amount"`
 	Period    string `json:"period"`
 	Service   string `json:"service"`
 	Remaining *int64 `json:"remaining"`
+}
+
+// Says is the limit in words.
+func (l limit) Says() string {
+	said := map[string]string{"rate": "calls a second", "concurrency": "calls at once", "clients": "clients a day", "quota": "calls a " + l.Period}[l.Kind]
+	if said == "" {
+		said = l.Kind
+	}
+	said = fmt.Sprintf("%d %s", l.Amount, said)
+	if l.Service != "" {
+		said += " of " + l.Service
+	}
+	if l.Remaining != nil {
+		said += fmt.Sprintf(", %d left", *l.Remaining)
+	}
+	return said
 }
 
 type member struct {

@@ -225,9 +225,9 @@ func (v *visit) frame(title string) frame {
 		return f
 	}
 	a := v.person.Actor
-	add("/console/", "Overview")
 	switch {
 	case a.Staff():
+		add("/console/", "Overview")
 		add("/console/entities", "Entities")
 		add("/console/products", "Products")
 		add("/console/suspensions", "Suspensions")
