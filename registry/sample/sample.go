@@ -278,7 +278,7 @@ func Limits() []any {
 		}
 		switch {
 		case kind == registry.LimitRate && amount >= 20:
-			l.Burst = 20 * amount // batches come at once
+			l.Burst = 60 * amount // lodgment software sends a minute of it at once
 		case kind == registry.LimitRate:
 			l.Burst = 2 * amount
 		default:
