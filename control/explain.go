@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dspgate/dspgate/authz"
@@ -169,6 +170,8 @@ func (s *server) facts(c *call, r *authz.Record) []registerFact {
 		}
 		return says
 	})
+	add(registry.KindLimit, limitRecord(c.view, r.Limit, r.ProductID), limitSays)
+	add(registry.KindLimit, limitRecord(c.view, r.Shadow, r.ProductID), limitSays)
 	add(registry.KindSuspension, r.Suspension, func(v any) string {
 		x := v.(*registry.Suspension)
 		switch {
@@ -180,6 +183,44 @@ func (s *server) facts(c *call, r *authz.Record) []registerFact {
 		return fmt.Sprintf("of %s, expired at %s", x.Subject, x.Expires)
 	})
 	return facts
+}
+
+// limitRecord is the record that an account's limit comes from by now: the
+// subject's own, or its product's tier's; "" when there is none.
+func limitRecord(v *registry.View, account, productID string) string {
+	if account == "" {
+		return ""
+	}
+	if l := v.Limit(account); l != nil && l.Removed == 0 {
+		return account
+	}
+	name := account[strings.LastIndexByte(account, ':')+1:]
+	p := v.Product(productID)
+	if p == nil {
+		return ""
+	}
+	for _, tier := range []string{p.TierOf(), registry.TierPVT} {
+		id := registry.LimitID(registry.SubjectRef{Kind: registry.KindTier, ID: tier}, name)
+		if l := v.Limit(id); l != nil && l.Removed == 0 {
+			return id
+		}
+	}
+	return ""
+}
+
+func limitSays(v any) string {
+	l := v.(*registry.Limit)
+	says := fmt.Sprintf("%s of %d", l.Kind, l.Amount)
+	switch {
+	case l.Kind == registry.LimitRate:
+		says = fmt.Sprintf("%d a second, %d at once", l.Amount, l.Burst)
+	case l.Period != registry.NoPeriod:
+		says += " a " + l.Period.String() + " in " + l.Zone
+	}
+	if l.Shadow {
+		says += ", only observed"
+	}
+	return says
 }
 
 func entitySays(as string) func(any) string {

@@ -263,3 +263,31 @@ func TestAQuotaBelowWhatWasUsedIsSetWithAWarning(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainNamesTheLimit(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Limits(), registry.Meta{Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now()
+	id := authz.NewIDs().Next(at)
+	w.records[id] = authz.Record{
+		ID: id, At: registry.At(at), Reason: authz.RateLimited, Limit: "product:FP-1003:piitr-rate", Shadow: "product:FP-1003:none-such",
+		ProductID: "FP-1003", ClientID: "fp-1003-prod", Service: "piitr.get", Environment: registry.PROD,
+	}
+	var e struct {
+		Decision struct {
+			Limit  string
+			Shadow string `json:"shadow_limit"`
+		}
+		Register []struct{ Kind, ID, Says string }
+	}
+	w.call(kookaburra, "GET", "/v1/decisions/"+id.String(), nil).data(t, http.StatusOK, &e)
+	found := false
+	for _, f := range e.Register {
+		found = found || f.Kind == "limit" && f.ID == "tier:standard:piitr-rate" && f.Says == "2 a second, 4 at once"
+	}
+	if e.Decision.Limit != "product:FP-1003:piitr-rate" || e.Decision.Shadow == "" || !found {
+		t.Errorf("%+v", e)
+	}
+}

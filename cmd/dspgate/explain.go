@@ -58,6 +58,12 @@ func (g *globals) printExplanation(e *client.Explanation) {
 	if s := e.Suspension; s != nil {
 		line("suspension %s of %s %s: %s", s.ID, s.Subject.Kind, s.Subject.ID, s.Reason)
 	}
+	if d.Limit != "" {
+		line("limit      %s had nothing left for it", d.Limit)
+	}
+	if d.Shadow != "" {
+		line("limit      %s, only observed, would have refused it", d.Shadow)
+	}
 	for _, f := range e.Register {
 		note := ""
 		if f.Changed {

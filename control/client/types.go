@@ -94,6 +94,8 @@ type Decision struct {
 	Version     string               `json:"version"`
 	ClientID    string               `json:"client_id"`
 	Holder      registry.ABN         `json:"holder_abn"`
+	Limit       string               `json:"limit"`
+	Shadow      string               `json:"shadow_limit"`
 	Suspension  string               `json:"suspension_id"`
 	Sidecar     string               `json:"sidecar_id"`
 }
