@@ -67,6 +67,7 @@ func registerRollMetrics(reg prometheus.Registerer, r *registry.Register) error 
 		counter("roll_returns_total", "Lapsed sidecars that came back.", stat(func(s registry.RollStats) float64 { return float64(s.Returns) })),
 		counter("roll_errors_total", "Readings of the roll that failed.", stat(func(s registry.RollStats) float64 { return float64(s.Errors) })),
 		counter("register_tenures_total", "Times the store changed hands, was started anew or lost its end.", stat(func(s registry.RollStats) float64 { return float64(s.Tenures) })),
+		counter("register_superseded_total", "Times a sidecar, or the writer, held what the store did not, and the writer went past it.", stat(func(s registry.RollStats) float64 { return float64(s.Superseded) })),
 		counter("register_reasserted_changes_total", "Changes that the store had lost and was given again.", stat(func(s registry.RollStats) float64 { return float64(s.Reasserts) })),
 	)
 }
