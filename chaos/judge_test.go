@@ -185,7 +185,7 @@ func TestScheduleIsOfItsSeedAndStaysInItsTime(t *testing.T) {
 	if waits < 200 || outlasts < 60 {
 		t.Errorf("of 200 seeds' faults only %d wait for a suspension, and %d of them outlast a lease", waits, outlasts)
 	}
-	if len(kinds) != 8 {
+	if len(kinds) != 10 {
 		t.Errorf("200 seeds have only faults of %v", kinds)
 	}
 }

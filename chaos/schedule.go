@@ -110,7 +110,7 @@ func randomFault(rng *rand.Rand, length time.Duration, failovers bool) Fault {
 	case n < 17:
 		f.Kind, f.Target, f.For, f.Delay = world.Slow, pick(rng, clients...), millis(rng, 300, 2000), millis(rng, 20, 500)
 	default:
-		f.Kind, f.Target, f.For = pick(rng, world.Cut, world.Silent, world.HalfUp, world.HalfDown), pick(rng, clients...), millis(rng, 100, 2000)
+		f.Kind, f.Target, f.For = pick(rng, world.Cut, world.Silent, world.HalfUp, world.HalfDown, world.Reset, world.Lossy), pick(rng, clients...), millis(rng, 100, 2000)
 	}
 	f.For = min(f.For, length-f.At)
 	return f
@@ -129,7 +129,7 @@ func ambushes(rng *rand.Rand, outlast, failovers bool) (all []Fault) {
 	// serves on, it is seen to.
 	if outlast {
 		add(Fault{
-			Kind: pick(rng, world.Cut, world.Silent, world.HalfUp, world.HalfDown), Target: sidecar(),
+			Kind: pick(rng, world.Cut, world.Silent, world.HalfUp, world.HalfDown, world.Reset), Target: sidecar(),
 			For: leaseLong + millis(rng, 400, 1200), On: onAsked, Lag: -millis(rng, 1, 50),
 		})
 	}

@@ -72,6 +72,12 @@ func (l *load) String() string {
 // its own.
 func (s *stack) startLoad(t testing.TB, n int, path string) *load {
 	t.Helper()
+	return s.startPacedLoad(t, n, path, 0)
+}
+
+// startPacedLoad is startLoad with a rest after each answer.
+func (s *stack) startPacedLoad(t testing.TB, n int, path string, rest time.Duration) *load {
+	t.Helper()
 	l := &load{end: make(chan struct{})}
 	bearer := s.token(t, nil)
 	for range n {
@@ -83,7 +89,7 @@ func (s *stack) startLoad(t testing.TB, n int, path string) *load {
 				select {
 				case <-l.end:
 					return
-				default:
+				case <-time.After(rest):
 				}
 				r := s.send(t, client, s.info.Ingress, "GET", path, bearer, nil, nil)
 				if r.err != nil {

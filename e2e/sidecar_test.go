@@ -21,7 +21,13 @@ import (
 // sidecarConfig writes the demo's first sidecar's configuration, edited.
 func (s *stack) sidecarConfig(t testing.TB, edit func(cfg, issuer map[string]any)) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(s.dir, "sidecar-1.yaml"))
+	return s.config(t, "sidecar-1.yaml", func(cfg map[string]any) { edit(cfg, cfg["issuers"].([]any)[0].(map[string]any)) })
+}
+
+// config writes a configuration of the demo's, edited.
+func (s *stack) config(t testing.TB, name string, edit func(map[string]any)) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.dir, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,11 +35,11 @@ func (s *stack) sidecarConfig(t testing.TB, edit func(cfg, issuer map[string]any
 	if err := yaml.Unmarshal(b, &cfg); err != nil {
 		t.Fatal(err)
 	}
-	edit(cfg, cfg["issuers"].([]any)[0].(map[string]any))
+	edit(cfg)
 	if b, err = yaml.Marshal(cfg); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "sidecar.yaml")
+	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -64,6 +64,8 @@ const (
 	Silent   = "silent"    // nothing gets through in either direction, nothing is closed
 	HalfUp   = "half-up"   // what the client says is lost
 	HalfDown = "half-down" // what the server answers is lost
+	Reset    = "reset"     // connections are made and soon after reset
+	Lossy    = "lossy"     // nothing gets through on nine connections of ten
 )
 
 // Break makes something wrong with the link until Heal. delay is for Slow.
@@ -74,25 +76,30 @@ func (l *Link) Break(how string, delay time.Duration) error {
 		return nil
 	case Slow:
 		for _, stream := range []string{"upstream", "downstream"} {
-			if err := l.toxic("latency", stream, map[string]any{"latency": (delay / 2).Milliseconds(), "jitter": (delay / 8).Milliseconds()}); err != nil {
+			if err := l.toxic("latency", stream, 1, map[string]any{"latency": (delay / 2).Milliseconds(), "jitter": (delay / 8).Milliseconds()}); err != nil {
 				return err
 			}
 		}
 		return nil
+	case Reset:
+		return l.toxic("reset_peer", "downstream", 1, map[string]any{"timeout": 10})
+	case Lossy:
+		return l.toxic("timeout", "upstream", 0.9, map[string]any{"timeout": 0})
 	}
 	for _, stream := range []string{"upstream", "downstream"} {
 		if how == HalfUp && stream == "downstream" || how == HalfDown && stream == "upstream" {
 			continue
 		}
-		if err := l.toxic("timeout", stream, map[string]any{"timeout": 0}); err != nil {
+		if err := l.toxic("timeout", stream, 1, map[string]any{"timeout": 0}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *Link) toxic(kind, stream string, attributes map[string]any) error {
-	b, err := json.Marshal(map[string]any{"type": kind, "stream": stream, "attributes": attributes})
+// toxic puts something wrong on a part of the connections, those to come too.
+func (l *Link) toxic(kind, stream string, part float32, attributes map[string]any) error {
+	b, err := json.Marshal(map[string]any{"type": kind, "stream": stream, "toxicity": part, "attributes": attributes})
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,8 @@ func TestALinkHealsFromEverything(t *testing.T) {
 			}
 		})
 	}
-	for i := range 60 {
-		how := []string{Slow, Cut, Silent, HalfUp, HalfDown}[i%5]
+	for i := range 70 {
+		how := []string{Slow, Cut, Silent, HalfUp, HalfDown, Reset, Lossy}[i%7]
 		if err := link.Break(how, 40*time.Millisecond); err != nil {
 			t.Fatalf("%d: %s: %v", i, how, err)
 		}
