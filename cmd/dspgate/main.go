@@ -106,7 +106,7 @@ func newRootCmd(g *globals) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "operate", Title: "Operate:"}, &cobra.Group{ID: "register", Title: "Register:"})
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "operate", Title: "Operate:"}, &cobra.Group{ID: "register", Title: "Register:"}, &cobra.Group{ID: "assure", Title: "Assure:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = group
@@ -117,7 +117,8 @@ func newRootCmd(g *globals) *cobra.Command {
 	add("operate", newSuspendCmd(g), newLiftCmd(g), newConfirmCmd(g), newSuspensionCmd(g), newIncidentCmd(g), newNoticeCmd(g), newDenialCmd(g),
 		newExplainCmd(g), newDecisionCmd(g), newStatusCmd(g), newChangeCmd(g), newAuditCmd(g))
 	add("register", newEntityCmd(g), newProductCmd(g), newCertificationCmd(g), newClientAppCmd(g), newCredentialCmd(g),
-		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g))
+		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g), newImportCmd(g), newExportCmd(g))
+	add("assure", newRequirementCmd(g), newEvidenceCmd(g), newVerificationCmd(g), newFindingCmd(g), newDrawCmd(g), newAddOnCmd(g), newEcosystemCmd(g), newGapCmd(g))
 	upstream := newUpstreamCmd(g) // one of the demo's processes
 	upstream.Hidden = true
 	root.AddCommand(upstream, newBenchCmd(g), newVersionCmd(g))

@@ -156,6 +156,8 @@ type Request struct {
 	Query   url.Values
 	Body    any    // JSON; nil for none
 	IfMatch string // an ETag
+	// Raw is a file to send instead of Body.
+	Raw []byte
 }
 
 // Path joins path segments, escaping each.
@@ -175,7 +177,7 @@ func Do[T any](ctx context.Context, c *Client, r Request) (Answer[T], error) {
 	if r.Method == "" {
 		r.Method = http.MethodGet
 	}
-	var body []byte
+	body := r.Raw
 	if r.Body != nil {
 		var err error
 		if body, err = json.Marshal(r.Body); err != nil {
@@ -287,7 +289,10 @@ func (c *Client) once(ctx context.Context, r Request, body []byte, key string) (
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	req.Header.Set("Accept", "application/json")
-	if r.Body != nil {
+	switch {
+	case r.Raw != nil:
+		req.Header.Set("Content-Type", "application/octet-stream")
+	case r.Body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if key != "" {
