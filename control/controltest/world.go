@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -262,5 +261,5 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 			return
 		}
 	}
-	t.Fatal(fmt.Sprintf("never came: %s", what))
+	t.Fatalf("never came: %s", what)
 }

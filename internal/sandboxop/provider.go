@@ -74,7 +74,7 @@ func New(cfg Config) (http.Handler, error) {
 	if _, err := rand.Read(crypto[:]); err != nil {
 		return nil, err
 	}
-	provider, err := op.NewOpenIDProvider(cfg.Issuer, &op.Config{CryptoKey: crypto, CodeMethodS256: true, AuthMethodPost: true}, s,
+	provider, err := op.NewProvider(&op.Config{CryptoKey: crypto, CodeMethodS256: true, AuthMethodPost: true}, s, op.StaticIssuer(cfg.Issuer),
 		op.WithAllowInsecure(), op.WithLogger(cfg.Log))
 	if err != nil {
 		return nil, fmt.Errorf("OpenID provider: %w", err)
