@@ -48,6 +48,7 @@ type engine struct {
 	end     time.Time
 	open    int // requests without an answer yet
 	bad     int
+	badText string // the first of all slices, whole
 	latency []time.Duration
 }
 
@@ -271,6 +272,9 @@ func (e *engine) readable(s *socket) error {
 			break
 		}
 		used += head + length
+		if status != 200 && e.badText == "" {
+			e.badText = string(b[:head+length])
+		}
 		if err := e.answered(s, status); err != nil {
 			return err
 		}

@@ -186,7 +186,7 @@ func compare(ctx context.Context, sides *[2]side, rep *report.Report, o options)
 		p99 = append(p99, ratio(got, func(r result) float64 { return ms(r.p99) }))
 	}
 	if bad*1000 > total {
-		return fmt.Errorf("%d of %d requests were not answered with 200: nothing measured is worth much", bad, total)
+		return fmt.Errorf("%d of %d requests were not answered with 200: nothing measured is worth much; the first was\n%s", bad, total, sides[0].world.up.badText)
 	}
 	f := rep.Figures
 	f["throughput_ratio"], f["throughput_ratio_min"], f["throughput_ratio_max"] = median(rate), slices.Min(rate), slices.Max(rate)
