@@ -417,6 +417,8 @@ func TestLimitsThroughEnvoy(t *testing.T) {
 	})
 
 	t.Run("me says that figures lack a silent sidecar's", func(t *testing.T) {
+		s.setLimit(t, "daily", map[string]any{"kind": "quota", "period": "day", "amount": 1000, "service": "receipts.get"})
+		defer s.removeLimits(t, "daily")
 		note := func() string {
 			var me struct {
 				Products []struct {
