@@ -2,6 +2,8 @@ package authz_test
 
 import (
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -337,5 +339,33 @@ func BenchmarkDecide(b *testing.B) {
 				holds.Ended(d.ID)
 			}
 		})
+	}
+}
+
+// TestManyAtOnceSpendExactly: whatever the interleaving, all of the quota and
+// no more, over two services whose calls have plans of their own.
+func TestManyAtOnceSpendExactly(t *testing.T) {
+	const quota = 500
+	b := newLimited(t, limitOn(kooka, "daily", registry.LimitQuota, quota))
+	requests := []*authz.Request{b.request(receipts), b.request(call{client: "fp-1003-evte", abn: kookaburra, host: "evte.localhost", path: lookup.path})}
+	var passed atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			var d authz.Decision
+			for range 200 {
+				switch b.x.Decide(requests[g%2], &d); d.Reason {
+				case authz.OK:
+					passed.Add(1)
+				case authz.QuotaExhausted:
+				default:
+					t.Errorf("decided %s", d.Reason)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if passed.Load() != quota {
+		t.Errorf("%d passed, want %d", passed.Load(), quota)
 	}
 }
