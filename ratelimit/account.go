@@ -31,7 +31,6 @@ type account struct {
 	forgot     bool  // but for what was spent when it was this period before
 	period     string
 	begin, end int64 // of the period, Unix nanoseconds; end 0 when there is none
-	latest     int64 // the begin of the latest period there was before
 	subjects   *subjects
 
 	rest int64 // what the rest of the fleet may still spend, as of the last sync
@@ -150,9 +149,8 @@ func part64(x, num, den int64) int64 {
 // a day gone back to, by a clock set back, was spent from before: only the pool
 // knows how much is left.
 func (a *account) turn(at *instant) {
-	a.latest = max(a.latest, a.begin)
 	a.setPeriod(at)
-	back := a.begin <= a.latest
+	back := a.owner.passed(a.end, at)
 	a.subjects, a.spent, a.epoch = nil, 0, 0
 	a.sync = accountSync{queued: a.sync.queued, lastUse: a.sync.lastUse, scanned: a.sync.scanned, firstUse: a.sync.firstUse, demand: a.sync.demand, steady: a.sync.steady}
 	if back || !at.part.ownsFrom(a.begin) || a.owner.isHot(a.id, a.period) {

@@ -123,7 +123,12 @@ func (a *account) lot() float64 {
 // room is how much empty capacity the account needs for what it refills
 // beyond what is spent.
 func (a *account) room() int64 {
-	return int64(max(float64(a.Rate)-a.sync.demand, 0)*headroom.Seconds() + a.lot())
+	room := max(float64(a.Rate)-a.sync.demand, 0)*headroom.Seconds() + a.lot()
+	if s := &a.sync; s.fleet > 0 && s.steady > 0 {
+		// Capacity that is empty is of use to those who refill it only.
+		room = max(room, float64(a.limit.Total().Cap)/2*min(s.steady/float64(s.fleet), 1)-a.level)
+	}
+	return int64(room)
 }
 
 // item decides whether the pool should hear of an account, and what.
@@ -138,7 +143,13 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	if idle {
 		want = float64(l.keep(a, at))
 	}
-	s.low = want / 2
+	if !idle && !s.recalled {
+		want = l.reserve(a, want)
+	}
+	s.low = max(l.wanted(a)/2, want/4)
+	if idle {
+		s.low = 0
+	}
 	it := Item{ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing}
 	give := a.surplus(&it, want, now, idle)
 	ask := !idle && now >= s.notBefore && a.available() < s.low

@@ -18,6 +18,8 @@ type Limiter struct {
 
 	part  atomic.Pointer[part]
 	lease atomic.Pointer[lease]
+	// latest is the latest that the wall clock ever was when a period began.
+	latest atomic.Int64
 
 	syncer
 }
@@ -348,7 +350,7 @@ func (l *Limiter) open(limit *Limit, at *instant) *account {
 	switch {
 	case p.spent && limit.Kind == Rate:
 		a.at = p.since // empty then, and filling since
-	case limit.Kind.Calendar() && !p.ownsFrom(a.begin):
+	case limit.Kind.Calendar() && (!p.ownsFrom(a.begin) || l.passed(a.end, at)):
 		a.forgot = true
 	default:
 		a.level = float64(a.Cap)
@@ -358,6 +360,20 @@ func (l *Limiter) open(limit *Limit, at *instant) *account {
 		a.sync.last = at.elapsed // of others the pool hears at once
 	}
 	return a
+}
+
+// passed tells whether a period was over once already, the clock having been set
+// back since: an account of it may have been here and gone.
+func (l *Limiter) passed(end int64, at *instant) bool {
+	for {
+		latest := l.latest.Load()
+		if end <= latest {
+			return true
+		}
+		if at.wall <= latest || l.latest.CompareAndSwap(latest, at.wall) {
+			return false
+		}
+	}
 }
 
 // Len is how many limits have an account here.

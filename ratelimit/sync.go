@@ -33,7 +33,7 @@ type Options struct {
 	Stand time.Duration
 	// Beat is the longest time between two requests to the pool. Default 1s.
 	Beat time.Duration
-	// Timeout bounds one request. Default 1s.
+	// Timeout bounds one request. Default 500ms.
 	Timeout time.Duration
 }
 
@@ -47,7 +47,7 @@ const (
 	headroom     = 200 * time.Millisecond // how much refill it should have empty capacity for
 	fresh        = 800 * time.Millisecond // figures of limits in use are told this often
 	idleAfter    = 2 * time.Second
-	steadySpan   = 3 * time.Second       // over which the part of the rate follows demand
+	steadySpan   = 2 * time.Second       // over which the part of the rate follows demand
 	shortOf      = 0.6                   // of its part of the rate: who holds less is short
 	lotTime      = 20 * time.Millisecond // of the whole rate: what is worth giving back
 	backoffMin   = 50 * time.Millisecond
@@ -132,7 +132,7 @@ func New(o Options) (*Limiter, error) {
 	o.Hold = cmp.Or(o.Hold, 8*time.Second)
 	o.Stand = max(cmp.Or(o.Stand, 70*time.Second), o.Hold)
 	o.Beat = cmp.Or(o.Beat, time.Second)
-	o.Timeout = cmp.Or(o.Timeout, time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 500*time.Millisecond)
 	l := newLimiter(o)
 	l.bell = make(chan struct{}, 1)
 	l.seen = map[uint64]sighting{}
@@ -663,10 +663,22 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 		}
 	}
 	s.notBefore = at.elapsed + wait
-	s.low = l.wanted(a) / 2
+	want := l.wanted(a)
+	s.low = max(want/2, l.reserve(a, want)/4)
 	if a.available() < s.low {
 		s.urgent = true // as soon as it may
 	}
+}
+
+// reserve is how many tokens the account should hold while nobody is short: half
+// of its part, by demand, of all that is left, so that bursts are met here and
+// the pool may go away.
+func (l *Limiter) reserve(a *account, want float64) float64 {
+	s := &a.sync
+	if a.limit.Kind != Rate || s.fleet <= 0 {
+		return want
+	}
+	return max(want, (a.level+float64(a.rest))/2*min(s.steady/float64(s.fleet), 1))
 }
 
 // wanted is how many tokens the account should hold, in millionths.
