@@ -59,10 +59,15 @@ func (s *Store) scan(ctx context.Context, client redis.Cmdable, chunks chan<- sc
 	var cursor uint64
 	for {
 		var c scanned
-		cctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-		c.pairs, cursor, c.err = client.HScan(cctx, s.keyRec, cursor, "", scanChunk).Result()
-		cancel()
-		c.err = classify(c.err, false)
+		var next uint64
+		// A step that took too long is asked for again, not the whole: where hundreds
+		// load from a busy Redis, nobody would come to an end otherwise.
+		for try := 0; try == 0 || c.err != nil && try < scanTries && ctx.Err() == nil; try++ {
+			cctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+			c.pairs, next, c.err = client.HScan(cctx, s.keyRec, cursor, "", scanChunk).Result()
+			cancel()
+		}
+		cursor, c.err = next, classify(c.err, false)
 		select {
 		case chunks <- c:
 		case <-ctx.Done():

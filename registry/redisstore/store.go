@@ -42,7 +42,8 @@ import (
 // Bounds of single replies.
 const (
 	followBytesMax = 1 << 20 // of changes in one poll, the last one may exceed it
-	scanChunk      = 1000    // records in one step of a snapshot
+	scanChunk      = 256     // records in one step of a snapshot: a fleet that loads at once must not wait for one another's
+	scanTries      = 3       // of one step
 	rangeChunk     = 64      // changes in one step of a listing
 	rememberFor    = 24 * time.Hour
 	answerBytesMax = 1 << 20
