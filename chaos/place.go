@@ -22,7 +22,7 @@ const (
 	// startWithin and healMax are for a machine with much else to do: a trial
 	// judges what was answered, never how soon.
 	startWithin = 2 * time.Minute
-	healMax     = time.Minute
+	healMax     = 3 * time.Minute // a limit's standing part alone holds for 70 s
 	healPlanted = 5 * time.Second // what is broken on purpose may never be well
 )
 

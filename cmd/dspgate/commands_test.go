@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -78,7 +79,7 @@ func enforcement(complete bool, states ...string) string {
 		if s != "acknowledged" {
 			until = `,"until":{"1":"2026-11-22T00:01:00.000Z","2":"2026-11-22T00:01:00.000Z","3":"2026-11-22T00:00:02.000Z","4":"2026-11-22T00:00:02.000Z"}`
 		}
-		sidecars = append(sidecars, fmt.Sprintf(`{"id":"s%d","state":%q,"revision":%d%s}`, i+1, s, 9-i, until))
+		sidecars = append(sidecars, fmt.Sprintf(`{"id":"s%d","state":%q,"revision":%d%s}`, i+1, s, max(0, 9-i), until))
 	}
 	return fmt.Sprintf(`,"enforcement":{"complete":%v,"sidecars":[%s],"elapsed_ms":12}}`, complete, strings.Join(sidecars, ","))
 }
@@ -277,13 +278,19 @@ func TestLiftBySubject(t *testing.T) {
 	}
 }
 
-// On a terminal a waiting suspend shows whom it waits for, and clears the line.
+// On a terminal a waiting suspend shows a line for each sidecar it waits for,
+// drawn over again, and leaves none.
 func TestProgressOnATerminal(t *testing.T) {
+	many := make([]string, 14)
+	for i := range many {
+		many[i] = "pending"
+	}
 	p := newPlane(t, map[string][]string{
 		"POST /v1/suspensions": {`201 {"data":` + suspended + `}}`},
 		"GET /v1/suspensions/SU-9": {
-			`200 {"data":` + suspended + enforcement(false, "acknowledged", "pending") + `}`,
-			`200 {"data":` + suspended + enforcement(true, "acknowledged", "acknowledged") + `}`,
+			`200 {"data":` + suspended + enforcement(false, many...) + `}`,
+			`200 {"data":` + suspended + enforcement(false, "acknowledged", "pending", "pending") + `}`,
+			`200 {"data":` + suspended + enforcement(true, "acknowledged", "acknowledged", "acknowledged") + `}`,
 		},
 	})
 	var out, errs bytes.Buffer
@@ -292,8 +299,28 @@ func TestProgressOnATerminal(t *testing.T) {
 	if code := execute(t.Context(), g, []string{"suspend", "product", "FP-1003", "--reason", "x", "--wait"}); code != 0 {
 		t.Fatal(code, errs.String())
 	}
-	if !strings.Contains(errs.String(), "waiting for s2 at 8") || !strings.HasSuffix(errs.String(), "\r\x1b[K") {
-		t.Errorf("%q", errs.String())
+	const up = "\x1b[A\r\x1b[K"
+	frames := strings.Split(errs.String(), strings.Repeat(up, 12))
+	if len(frames) != 2 || strings.Count(frames[0], "\n") != 12 || !strings.Contains(frames[0], "\n  and 4 more\n") {
+		t.Fatalf("%q", errs.String())
+	}
+	at := func(s string) string {
+		i, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i.Local().Format(time.TimeOnly)
+	}
+	short, long := at("2026-11-22T00:00:02Z"), at("2026-11-22T00:01:00Z")
+	_, block, _ := strings.Cut(frames[1], "\n")
+	want := fmt.Sprintf("  s2 at 8: ratings 3-4 until %s, 1-2 until %s at the latest\n  s3 at 7: ratings 3-4 until %s, 1-2 until %s at the latest\n", short, long, short, long) + strings.Repeat(up, 3)
+	if block != want || !strings.Contains(frames[1], "1 of 3 sidecars hold it, waiting for\n") {
+		t.Errorf("%q, want %q", frames[1], want)
+	}
+	for line := range strings.Lines(errs.String()) {
+		if n := len([]rune(strings.ReplaceAll(line, up, ""))); n > 80 {
+			t.Errorf("%d columns: %q", n, line)
+		}
 	}
 	if !strings.Contains(out.String(), "SIDECAR  STATE         REVISION\ns1       acknowledged  9\n") {
 		t.Errorf("%q", out.String())

@@ -242,14 +242,16 @@ func (g *globals) enforce(ctx context.Context, c *client.Client, did string, w w
 	return nil
 }
 
-// follow asks again and again how far a suspension has come, and shows it.
+// follow asks again and again how far a suspension has come, and shows a line for
+// each sidecar that is waited for.
 func (g *globals) follow(ctx context.Context, c *client.Client, a client.Answer[client.Suspension], timeout time.Duration, began time.Time) (client.Answer[client.Suspension], error) {
 	id := a.Data.ID
+	shown := progress{w: g.stderr}
 	for {
 		left := timeout - time.Since(began)
 		next, err := c.Suspension(ctx, id, client.Wait{On: true, Timeout: max(0, min(left, progressStep)).Round(time.Millisecond)})
 		if err != nil {
-			fmt.Fprint(g.stderr, "\r\x1b[K")
+			shown.clear()
 			return a, &exitError{exitUncertain, fmt.Errorf("%s is committed, but how far it has come is unknown: %w", id, err)}
 		}
 		next.Created = a.Created
@@ -261,24 +263,11 @@ func (g *globals) follow(ctx context.Context, c *client.Client, a client.Answer[
 		}
 		e.ElapsedMS = time.Since(began).Milliseconds()
 		if e.Complete || time.Since(began) >= timeout {
-			fmt.Fprint(g.stderr, "\r\x1b[K")
+			shown.clear()
 			return a, nil
 		}
-		fmt.Fprintf(g.stderr, "\r\x1b[K%s", printable(laggards(e)))
+		shown.draw(laggards(e))
 	}
-}
-
-func laggards(e *client.Enforcement) string {
-	var names []string
-	for _, s := range e.Sidecars {
-		if s.State == registry.Pending {
-			names = append(names, fmt.Sprintf("%s at %d (lapses at the latest %s)", s.ID, s.Revision, lastLease(s).Std().Local().Format(time.TimeOnly)))
-		}
-	}
-	if len(names) > 3 {
-		names = append(names[:3], fmt.Sprintf("%d more", len(names)-3))
-	}
-	return fmt.Sprintf("%.1fs, waiting for %s", float64(e.ElapsedMS)/1000, strings.Join(names, ", "))
 }
 
 func lastLease(s registry.SidecarState) (last registry.Time) {
