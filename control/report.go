@@ -3,9 +3,12 @@ package control
 import (
 	"context"
 	"fmt"
+	"net/url"
+	"strings"
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/casework"
 )
 
 // Prober runs the automated checks of one product against the addresses given;
@@ -21,8 +24,8 @@ type ProbeTargets struct {
 }
 
 type checksBody struct {
-	Endpoint string `json:"endpoint,omitempty" maxLength:"500" doc:"The declared address, https://…"`
-	JWKS     string `json:"jwks_url,omitempty" maxLength:"500" doc:"The declared key set, https://…"`
+	Endpoint string `json:"endpoint,omitempty" maxLength:"500" doc:"An address, https://…; default the one declared in the self-certification, whose host it must have where there is one."`
+	JWKS     string `json:"jwks_url,omitempty" maxLength:"500" doc:"The address of the key set, https://…"`
 	Reason   string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
@@ -56,7 +59,22 @@ func (s *server) runChecks(c *call, in *checksBody) (answer, error) {
 	if p == nil {
 		return answer{}, notFound(registry.KindProduct, c.path("id"))
 	}
+	declared := casework.Endpoint(book, p.ID)
+	switch {
+	case in.Endpoint == "":
+		in.Endpoint = declared
+	case declared != "" && hostOf(in.Endpoint) != hostOf(declared):
+		return answer{}, registry.Field("/endpoint", "is not on the host that was declared, %s", hostOf(declared))
+	}
 	results := s.prober.Probe(c.r.Context(), p, ProbeTargets{Endpoint: in.Endpoint, JWKS: in.JWKS})
 	x, existing, err := d.File(c.r.Context(), c.actor, p.ID, in.Endpoint, results)
 	return caseDone(x, existing, err, created, showCase)
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }

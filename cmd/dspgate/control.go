@@ -82,6 +82,9 @@ type controlConfig struct {
 	Framework certification.Open `yaml:"framework"`
 	// Casework is how registrations and certifications are worked on.
 	Casework caseworkConfig `yaml:"casework"`
+	// ChecksEvery is how often the declared endpoint of each live product is checked
+	// by machine. 0 never does. Default 24h.
+	ChecksEvery time.Duration `yaml:"checks_every"`
 	// ChecksAllow are networks, such as 10.1.0.0/16, that the automated checks of
 	// declared addresses may reach although they are not public. Default: none.
 	ChecksAllow []netip.Prefix `yaml:"checks_allow"`
@@ -104,7 +107,7 @@ type controlConfig struct {
 const drainMax = admission.ValidityMax + admission.SkewMax
 
 func defaultControlConfig() controlConfig {
-	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, AuditEvery: 15 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew, Framework: certification.OpenDefaults()}
+	return controlConfig{Listen: "127.0.0.1:8080", Debug: "127.0.0.1:9102", ClaimTTL: 5 * time.Second, AuditEvery: 15 * time.Second, Drain: admission.DefaultValidity + admission.DefaultSkew, Framework: certification.OpenDefaults(), ChecksEvery: 24 * time.Hour}
 }
 
 func newControlCmd(_ *globals) *cobra.Command {
@@ -215,8 +218,9 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	prober := probe.New(probe.Config{Allow: cfg.ChecksAllow})
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Prober: probe.New(probe.Config{Allow: cfg.ChecksAllow}),
+		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Prober: prober,
 		Decisions: found, Uses: limitUses(redisshare.New(records, redisshare.Options{}), kept), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
@@ -253,6 +257,8 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
 	g.Go(func() error { register.RunTimers(inner, timers(incidents)); return nil })
 	g.Go(func() error { _ = post.Run(inner); return nil })
+	checks := probe.Scheduler{Register: register, Desk: desk, Prober: prober, Every: cfg.ChecksEvery, Log: log}
+	g.Go(func() error { checks.Run(gctx); return nil })
 	g.Go(func() error { sweepEvidence(inner, register, evidence, log); return nil })
 	g.Go(func() error { register.RunTimers(inner, work.Timers()); return nil })
 	g.Go(func() error { work.RunChecks(inner); return nil })

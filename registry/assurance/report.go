@@ -123,3 +123,15 @@ func (d *Desk) Report(a registry.Actor, id string) (*registry.Case[Report], erro
 	}
 	return c, nil
 }
+
+// NewestReport is the last report of a product; nil when there is none.
+func NewestReport(book *registry.Casebook, productID string) (*Report, error) {
+	all, err := each[Report](book, registry.Where{Index: "product_id", Value: productID})
+	var newest *Report
+	for i := range all {
+		if r := &all[i].Body; newest == nil || r.At > newest.At {
+			newest = r
+		}
+	}
+	return newest, err
+}
