@@ -3,27 +3,17 @@ package control
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/dspgate/dspgate/registry"
 )
 
 type entityBody struct {
-	ABN     registry.ABN         `json:"abn"`
-	Name    string               `json:"name" minLength:"1" maxLength:"200"`
-	Roles   []registry.Role      `json:"roles,omitempty" maxItems:"8"`
-	State   registry.EntityState `json:"state,omitempty" doc:"Default Draft."`
-	Contact string               `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
-	Reason  string               `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
-}
-
-type checkBody struct {
-	Name    string        `json:"name" enum:"REG-1,REG-2,REG-3,REG-4"`
-	Outcome string        `json:"outcome" enum:"pass,fail,pending"`
-	Source  string        `json:"source,omitempty" maxLength:"200" doc:"Who or what checked; no detail of anybody's affairs."`
-	Expires registry.Time `json:"expires_at,omitempty"`
-	Reason  string        `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+	ABN     registry.ABN    `json:"abn"`
+	Name    string          `json:"name" minLength:"1" maxLength:"200"`
+	Roles   []registry.Role `json:"roles,omitempty" maxItems:"8"`
+	Contact string          `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
+	Reason  string          `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 func (s *server) listEntities(c *call) (answer, error) {
@@ -50,26 +40,22 @@ func (s *server) createEntity(c *call, in *entityBody) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	r, err := s.reg.CreateEntity(c.r.Context(), c.actor, registry.Entity{ABN: in.ABN, Name: in.Name, Roles: in.Roles, State: in.State, Contact: in.Contact}, m)
+	r, err := s.reg.CreateEntity(c.r.Context(), c.actor, registry.Entity{ABN: in.ABN, Name: in.Name, Roles: in.Roles, Contact: in.Contact}, m)
 	return changed(r, err, created)
 }
 
 func (s *server) updateEntity(c *call, in *entityUpdate) (answer, error) {
 	return s.editEntity(c, in.Reason, func(e *registry.Entity) {
 		e.Name, e.Roles, e.Contact = in.Name, in.Roles, in.Contact
-		if in.State != nil {
-			e.State = *in.State
-		}
 	})
 }
 
-// entityUpdate is the body of a change: a state left out stays.
+// entityUpdate is the body of a change. The state is the registration's to change.
 type entityUpdate struct {
-	Name    string                `json:"name" minLength:"1" maxLength:"200"`
-	Roles   []registry.Role       `json:"roles,omitempty" maxItems:"8"`
-	State   *registry.EntityState `json:"state,omitempty" doc:"Left out: the present one."`
-	Contact string                `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
-	Reason  string                `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+	Name    string          `json:"name" minLength:"1" maxLength:"200"`
+	Roles   []registry.Role `json:"roles,omitempty" maxItems:"8"`
+	Contact string          `json:"contact,omitempty" maxLength:"200" doc:"E-mail of the developer sign-in."`
+	Reason  string          `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 // editEntity changes a part of an entity, leaving the rest as it is. Without an
@@ -117,18 +103,4 @@ func (s *server) listChecks(c *call) (answer, error) {
 		return answer{}, notFound(registry.KindEntity, abn.String())
 	}
 	return paged(c, e.Checks, nil, func(k registry.Check) any { return k })
-}
-
-func (s *server) setCheck(c *call, in *checkBody) (answer, error) {
-	check := registry.Check{Name: in.Name, Outcome: in.Outcome, Source: in.Source, At: c.at, Expires: in.Expires}
-	return s.editEntity(c, in.Reason, func(e *registry.Entity) {
-		e.Checks = slices.Clone(e.Checks) // the View's own is shared
-		for i := range e.Checks {
-			if e.Checks[i].Name == check.Name {
-				e.Checks[i] = check
-				return
-			}
-		}
-		e.Checks = append(e.Checks, check)
-	})
 }

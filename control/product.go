@@ -61,14 +61,6 @@ type entitlementBody struct {
 	Reason       string         `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
-type certificationBody struct {
-	State      registry.CertState `json:"state"`
-	ValidFrom  registry.Time      `json:"valid_from,omitempty"`
-	ValidUntil registry.Time      `json:"valid_until,omitempty" doc:"Refused from this instant."`
-	MaxRisk    registry.Risk      `json:"max_risk,omitempty" doc:"Restricted: the highest service rating left."`
-	Reason     string             `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
-}
-
 func (s *server) listProducts(c *call) (answer, error) {
 	owner, byOwner, err := c.filterABN("owner")
 	if err != nil {
@@ -224,14 +216,4 @@ func (s *server) getCertification(c *call) (answer, error) {
 		return answer{}, err
 	}
 	return answer{data: p.Certification}, nil
-}
-
-func (s *server) setCertification(c *call, in *certificationBody) (answer, error) {
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
-	cert := registry.Certification{State: in.State, ValidFrom: in.ValidFrom, ValidUntil: in.ValidUntil, MaxRisk: in.MaxRisk}
-	r, err := s.reg.SetCertification(c.r.Context(), c.actor, c.path("id"), cert, m)
-	return changed(r, err, found)
 }

@@ -135,11 +135,15 @@ func (s *server) entityCommand(c *call, reason string, do func(ctx context.Conte
 	if err != nil {
 		return answer{}, err
 	}
+	nobody := fmt.Errorf("%w: registration %s", registry.ErrNotFound, cut(c.path("abn"), 40))
 	abn, err := registry.ParseABN(c.path("abn"))
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: registration %s", registry.ErrNotFound, cut(c.path("abn"), 40))
+		return answer{}, nobody
 	}
 	o, err := do(c.r.Context(), d, abn, m)
+	if errors.Is(err, registry.ErrNotFound) { // in the same words, whether there is one or not
+		return answer{}, nobody
+	}
 	return s.registered(c, abn, o, err, found)
 }
 
@@ -196,7 +200,7 @@ func (s *server) getRegistration(c *call) (answer, error) {
 	abn, err := registry.ParseABN(c.path("abn"))
 	if err == nil {
 		var x *registry.Case[casework.Registration]
-		if x, err = registry.CaseOf[casework.Registration](book, abn.String()); err == nil && casework.MaySee(c.actor, &x.Body) {
+		if x, err = casework.RegistrationOf(book, abn); err == nil && casework.MaySee(c.actor, &x.Body) {
 			return answer{data: s.viewRegistration(c, book.View, x), rev: x.Revision}, nil
 		}
 	}

@@ -199,7 +199,18 @@ func flatten(err error) []error {
 	if errors.As(err, &many) {
 		return many
 	}
-	return []error{err}
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return []error{err}
+	}
+	all := joined.Unwrap()
+	for _, one := range all {
+		var field *registry.FieldError
+		if !errors.As(one, &field) { // not several things wrong, but one with several causes
+			return []error{err}
+		}
+	}
+	return all[:min(len(all), bodyErrorsMax)]
 }
 
 func (c *call) errorBody(err error, v verdict) errorBody {

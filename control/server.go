@@ -156,9 +156,8 @@ func (s *server) routes() []route {
 		get("/v1/entities", "list-entities", "Entities by ABN.", s.listEntities).lists(registry.Entity{}).filters("state", "name").tells("contacts"),
 		post("/v1/entities", "create-entity", "Enter an entity.", with(s, s.createEntity)).gives(registry.Entity{}).by(registrar).creating(),
 		get("/v1/entities/{abn}", "get-entity", "One entity.", s.getEntity).gives(registry.Entity{}).about(registry.KindEntity, "abn").tells("contact"),
-		put("/v1/entities/{abn}", "update-entity", "Change an entity's name, roles, contact or registration state.", with(s, s.updateEntity)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
+		put("/v1/entities/{abn}", "update-entity", "Change an entity's name, roles or contact.", with(s, s.updateEntity)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
 		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).listsPlain(registry.Check{}).about(registry.KindEntity, "abn").tells("checks"),
-		put("/v1/entities/{abn}/checks", "set-check", "Record the outcome, and only the outcome, of one check.", with(s, s.setCheck)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
 
 		get("/v1/products", "list-products", "Products by Product ID.", s.listProducts).lists(registry.Product{}).filters("owner", "entity", "state"),
 		post("/v1/products", "create-product", "Enter a product.", with(s, s.createProduct)).gives(registry.Product{}).by(registrar).creating(),
@@ -171,7 +170,6 @@ func (s *server) routes() []route {
 		put("/v1/products/{id}/entitlements/{environment}/{service}", "set-entitlement", "Entitle a product to a service in an environment.", with(s, s.setEntitlement)).gives(registry.Product{}).about(registry.KindProduct, "id").by(assessor),
 		del("/v1/products/{id}/entitlements/{environment}/{service}", "remove-entitlement", "Take an entitlement away.", s.removeEntitlement).gives(registry.Product{}).about(registry.KindProduct, "id").by(assessor),
 		get("/v1/products/{id}/certification", "get-certification", "A product's certification.", s.getCertification).givesPlain(registry.Certification{}).about(registry.KindProduct, "id"),
-		put("/v1/products/{id}/certification", "set-certification", "Set a product's certification.", with(s, s.setCertification)).gives(registry.Product{}).about(registry.KindProduct, "id").by(assessor),
 
 		get("/v1/client-apps", "list-client-apps", "Client apps by client_id.", s.listClientApps).lists(registry.ClientApp{}).filters("product_id", "environment", "owner"),
 		post("/v1/client-apps", "create-client-app", "Bind a client_id to a product and an environment.", with(s, s.createClientApp)).gives(registry.ClientApp{}).by(registrar).creating(),

@@ -367,7 +367,7 @@ func TestEveryPageIsRead(t *testing.T) {
 // commands are made before one is chosen.
 func TestEachCommandKeepsItsOwnDefaultRole(t *testing.T) {
 	root := newRootCmd(&globals{stdout: io.Discard, stderr: io.Discard})
-	for line, want := range map[string]string{"status": "developer", "suspend": "operator", "certification set": "assessor", "change list": "auditor", "entity create": "registrar", "sidecar list": "operator"} {
+	for line, want := range map[string]string{"status": "developer", "suspend": "operator", "certification approve": "assessor", "change list": "auditor", "entity create": "registrar", "sidecar list": "operator"} {
 		cmd, _, err := root.Find(strings.Fields(line))
 		if err != nil {
 			t.Fatal(err)

@@ -26,6 +26,7 @@ import (
 	"github.com/dspgate/dspgate/envoy/xds"
 	"github.com/dspgate/dspgate/internal/freeport"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/sample"
 )
 
@@ -36,6 +37,7 @@ type demoOptions struct {
 	sidecars, envoyConcurrency                           int
 	fresh, quiet                                         bool
 	sampleLimits                                         bool
+	day                                                  time.Duration
 }
 
 // demoInfo is DIR/demo.json: what runs where. The names are a contract.
@@ -102,6 +104,7 @@ func newDemoCmd(_ *globals) *cobra.Command {
 	f.StringVar(&o.envoyAdmin, "envoy-admin", ":9901", "address of Envoy's admin interface")
 	f.IntVar(&o.sidecars, "sidecars", 1, "how many sidecars share Envoy's calls (1 to 16)")
 	f.IntVar(&o.envoyConcurrency, "envoy-concurrency", 2, "Envoy's worker threads")
+	f.DurationVar(&o.day, "day", 24*time.Hour, "how long a day of the service standards lasts, to see notices and reviews run out")
 	f.BoolVar(&o.fresh, "fresh", false, "forget the data of an earlier start in this folder")
 	f.BoolVar(&o.sampleLimits, "sample-limits", true, "enter the sample services' limits with the sample register")
 	f.BoolVar(&o.quiet, "quiet", false, "print nothing but errors")
@@ -307,6 +310,25 @@ func (d *demo) makeTokens() error {
 			Name: t.name, Permissions: t.permissions, Entity: t.entity, SHA256: control.HashToken(*t.token),
 		})
 	}
+	// Everybody else's token stands in a file of its own, for --token-file.
+	if err := os.MkdirAll(d.path("key", "people"), 0o700); err != nil {
+		return err
+	}
+	more := func(file *control.TokenFile, who, name, permission, entity string) error {
+		token := randomHex(32)
+		file.Tokens = append(file.Tokens, control.TokenEntry{Name: name, Permissions: []string{permission}, Entity: entity, SHA256: control.HashToken(token)})
+		return writeFile(d.path("key", "people", who), []byte(token+"\n"), 0o600)
+	}
+	if err := more(&file, "assessor2", "assessor2@agency.example", "assessor", ""); err != nil {
+		return err
+	}
+	for _, r := range sample.Records(time.Now()) {
+		if e, ok := r.(registry.Entity); ok {
+			if err := more(&file, e.ABN.String(), e.Contact, "developer", e.ABN.String()); err != nil {
+				return err
+			}
+		}
+	}
 	b, err := yaml.Marshal(&file)
 	if err != nil {
 		return err
@@ -371,6 +393,9 @@ func (d *demo) startControl(ctx context.Context) error {
 		return err
 	}
 	cfg := defaultControlConfig()
+	if day := d.o.day; day > 0 && day != 24*time.Hour {
+		cfg.Casework.Standards = casework.Standards{Acknowledge: 2 * day, Decide: 28 * day, Reply: 14 * day, Verify: 28 * day, Review: 28 * day, Remedy: 30 * day}
+	}
 	cfg.ID = "control-1"
 	cfg.Listen = d.o.control
 	cfg.Debug = debug

@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dspgate/dspgate/control/client"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -13,16 +12,10 @@ func newEntityCmd(g *globals) *cobra.Command {
 	fields := []field{
 		{flag: "name", member: "name", kind: text, usage: "legal name", needed: true},
 		{flag: "role", member: "roles", kind: list, usage: "D, SP, CP or IHD; may be repeated"},
-		{flag: "state", member: "state", kind: text, usage: "Draft, Submitted, Checking, Registered, Rejected, Cancelled or Lapsed"},
 		{flag: "contact", member: "contact", kind: text, usage: "e-mail of the developer sign-in"},
 		reasonField,
 	}
-	check := []field{
-		{flag: "source", member: "source", kind: text, usage: "who or what checked"},
-		{flag: "expires", member: "expires_at", kind: moment, usage: "when it has to be checked again"},
-		reasonField,
-	}
-	return parent("entity", "Businesses that registered",
+	return parent("entity", "Businesses that registered", append(registrationCmds(g),
 		listCmd(g, "operator", "List entities", []string{"entities"}, []column[registry.Entity]{
 			{"ABN", func(e *registry.Entity) string { return e.ABN.String() }},
 			{"NAME", func(e *registry.Entity) string { return e.Name }},
@@ -36,13 +29,7 @@ func newEntityCmd(g *globals) *cobra.Command {
 		}),
 		writeCmd(g, write{
 			use: "update ABN", short: "Change an entity", as: "registrar", names: []string{"ABN"}, fields: fields,
-			method: http.MethodPut, path: byID("entities"), read: byID("entities"), keep: []string{"name", "roles", "state", "contact"},
+			method: http.MethodPut, path: byID("entities"), read: byID("entities"), keep: []string{"name", "roles", "contact"},
 		}),
-		writeCmd(g, write{
-			use: "check ABN REG-n pass|fail|pending", short: "Record the outcome of an eligibility check", as: "registrar",
-			names: []string{"ABN", "REG-n", "pass|fail|pending"}, fields: check, method: http.MethodPut,
-			path:  func(args []string) string { return client.Path("entities", args[0], "checks") },
-			fixed: func(args []string) map[string]any { return map[string]any{"name": args[1], "outcome": args[2]} },
-		}),
-	)
+	)...)
 }

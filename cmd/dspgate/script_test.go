@@ -33,6 +33,7 @@ func TestScript(t *testing.T) {
 			e.Setenv("CONTROL", info.Control)
 			e.Setenv("DIR", dir)
 			e.Setenv("AS_DIR", "--dir="+dir)
+			e.Setenv("PEOPLE", filepath.Join(dir, "key", "people"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -44,6 +45,13 @@ func TestScript(t *testing.T) {
 				ts.Setenv(args[0], time.Now().Add(d).UTC().Format(time.RFC3339Nano))
 			},
 			"eventually": storyEventually,
+			"api":        func(ts *testscript.TestScript, neg bool, args []string) { storyAPI(ts, dir, neg, args) },
+			"untilapi":   func(ts *testscript.TestScript, _ bool, args []string) { storyUntilAPI(ts, dir, args) },
+			"capture":    storyCapture,
+			"recorded":   func(ts *testscript.TestScript, _ bool, args []string) { storyRecorded(ts, dir, args) },
+			"checks":     func(ts *testscript.TestScript, _ bool, args []string) { storyChecks(ts, dir, args) },
+			"answer":     func(ts *testscript.TestScript, _ bool, args []string) { storyAnswer(ts, dir, args) },
+			"verify":     func(ts *testscript.TestScript, _ bool, args []string) { storyVerify(ts, dir, args) },
 			"until":      func(ts *testscript.TestScript, _ bool, args []string) { storyUntil(ts, bin, dir, args) },
 		},
 	})
@@ -64,7 +72,7 @@ func startStoryDemo(t *testing.T) (bin, dir string) {
 		env = append(env, "DSPGATE_ENVOY="+path)
 	}
 	var out bytes.Buffer
-	demo := exec.Command(bin, "demo", "--dir", dir, "--ingress", ":0", "--control", ":0", "--redis", ":0", "--envoy-admin", ":0")
+	demo := exec.Command(bin, "demo", "--dir", dir, "--ingress", ":0", "--control", ":0", "--redis", ":0", "--envoy-admin", ":0", "--day", "500ms")
 	demo.Stdout, demo.Stderr, demo.Env = &out, &out, env
 	if err := demo.Start(); err != nil {
 		t.Fatal(err)
@@ -112,7 +120,7 @@ func storyCall(ts *testscript.TestScript, bin, dir string, neg bool, args []stri
 // storyUntil repeats a call until it gets a status or a code, and prints the
 // last answer as call does: until WANT call….
 func storyUntil(ts *testscript.TestScript, bin, dir string, args []string) {
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(60 * time.Second); ; {
 		status, code, limits, body := doStoryCall(ts, bin, dir, args[1:])
 		if args[0] == fmt.Sprint(status) || args[0] == code {
 			fmt.Fprintf(ts.Stdout(), "%d %s\n%s%s\n", status, code, limits, body)

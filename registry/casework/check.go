@@ -249,8 +249,8 @@ func (r *Registration) open(now registry.Time) []string {
 }
 
 // summary is what the register itself shows of the checks: one outcome for each
-// requirement, the worst.
-func (r *Registration) summary(now registry.Time) []registry.Check {
+// requirement, the worst. What it showed of others stays.
+func (r *Registration) summary(now registry.Time, shown []registry.Check) []registry.Check {
 	out := []registry.Check{}
 	for _, requirement := range []string{"REG-1", "REG-2", "REG-3"} {
 		sum := registry.Check{Name: requirement, Outcome: "pass"}
@@ -274,6 +274,7 @@ func (r *Registration) summary(now registry.Time) []registry.Check {
 			sum.Source = c.Source
 		}
 		if n == 0 {
+			out = append(out, shownOf(shown, requirement)...)
 			continue
 		}
 		if sum.Outcome != "pass" || sum.Expires <= sum.At {
@@ -283,7 +284,14 @@ func (r *Registration) summary(now registry.Time) []registry.Check {
 	}
 	if len(r.Accepted) > 0 {
 		last := r.Accepted[len(r.Accepted)-1]
-		out = append(out, registry.Check{Name: "REG-4", Outcome: "pass", Source: "terms " + last.Version, At: last.At})
+		return append(out, registry.Check{Name: "REG-4", Outcome: "pass", Source: "terms " + last.Version, At: last.At})
 	}
-	return out
+	return append(out, shownOf(shown, "REG-4")...)
+}
+
+func shownOf(shown []registry.Check, requirement string) []registry.Check {
+	if i := slices.IndexFunc(shown, func(c registry.Check) bool { return c.Name == requirement }); i >= 0 {
+		return shown[i : i+1]
+	}
+	return nil
 }

@@ -128,8 +128,7 @@ func (d *Desk) Announce(ctx context.Context, a registry.Actor, product string, e
 		}
 		if effective == 0 {
 			effective = later(x.t.Now(), d.cfg.Standards.Review)
-		}
-		if effective < later(x.t.Now(), day) {
+		} else if effective < later(x.t.Now(), day) {
 			return registry.Field("/effective_at", "give at least a day's notice; sooner, an operator suspends")
 		}
 		return d.announce(x, m.Reason, effective)

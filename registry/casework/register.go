@@ -24,15 +24,32 @@ func MaySee(a registry.Actor, r *Registration) bool { return a.Staff() || owns(a
 
 // registrationOf finds a registration and its entity, both to be changed freely.
 func registrationOf(t *registry.Tx, abn registry.ABN) (*registry.Case[Registration], registry.Entity, error) {
-	c, err := registry.TxCase[Registration](t, abn.String())
-	if err != nil {
-		return nil, registry.Entity{}, err
-	}
 	e := t.View().Entity(abn)
 	if e == nil {
 		return nil, registry.Entity{}, fmt.Errorf("%w: entity %s", registry.ErrNotFound, abn)
 	}
-	return c, *e, nil
+	c, err := registry.TxCase[Registration](t, abn.String())
+	if errors.Is(err, registry.ErrNotFound) {
+		c, err = fresh(e), nil
+	}
+	return c, *e, err
+}
+
+// RegistrationOf reads an entity's registration: of one that was entered before
+// there were cases, as much as the register holds.
+func RegistrationOf(b *registry.Casebook, abn registry.ABN) (*registry.Case[Registration], error) {
+	c, err := registry.CaseOf[Registration](b, abn.String())
+	if e := b.View.Entity(abn); errors.Is(err, registry.ErrNotFound) && e != nil {
+		return fresh(e), nil
+	}
+	return c, err
+}
+
+// fresh is the registration of an entity that has no case.
+func fresh(e *registry.Entity) *registry.Case[Registration] {
+	return &registry.Case[Registration]{ID: e.ABN.String(), Body: Registration{
+		ABN: e.ABN, Form: Form{Name: e.Name, Roles: e.Roles, Applicant: Applicant{Email: e.Contact}}, Steps: []Step{},
+	}}
 }
 
 // change plans a command on a registration there is.
@@ -64,7 +81,7 @@ func (d *Desk) change(ctx context.Context, a registry.Actor, cmd Command, abn re
 // put writes a case and its entity.
 func put(t *registry.Tx, r Registration, e registry.Entity, cmd Command, from registry.EntityState, note string) error {
 	r.Steps = addStep(r.Steps, t, cmd, from, e.State, note)
-	e.Checks = r.summary(t.Now())
+	e.Checks = r.summary(t.Now(), e.Checks)
 	if err := registry.PutCase(t, r.ABN.String(), r); err != nil {
 		return err
 	}
@@ -81,8 +98,8 @@ func (d *Desk) Apply(ctx context.Context, a registry.Actor, abn registry.ABN, f 
 		}
 		r := Registration{ABN: abn}
 		e := registry.Entity{ABN: abn}
-		c, err := registry.TxCase[Registration](t, abn.String())
 		known := t.View().Entity(abn)
+		c, err := registry.TxCase[Registration](t, abn.String())
 		own := a.Has(registry.PermDeveloper) && (a.Entity == 0 || a.Entity == abn)
 		switch {
 		case err == nil:
@@ -224,6 +241,10 @@ func (d *Desk) RecordCheck(ctx context.Context, a registry.Actor, abn registry.A
 		}
 		c.Body.Checks = slices.Clone(c.Body.Checks)
 		x := c.Body.check(o.Check, o.Subject)
+		if x == nil && o.Subject == "entity" && slices.Contains(entityChecks(), o.Check) { // entered before there were cases
+			c.Body.Checks = append(c.Body.Checks, CheckRun{Name: o.Check, Subject: o.Subject})
+			x = c.Body.check(o.Check, o.Subject)
+		}
 		switch {
 		case x == nil:
 			return registry.Field("/check", "there is no check %q of %q", cut(o.Check), cut(o.Subject))
@@ -308,6 +329,9 @@ func (d *Desk) Admit(ctx context.Context, a registry.Actor, abn registry.ABN, m 
 	return d.change(ctx, a, Admit, abn, m, func(t *registry.Tx, r *Registration, e *registry.Entity) error {
 		if open := r.open(t.Now()); len(open) > 0 {
 			return fmt.Errorf("%w: %d checks are not satisfied: %s", registry.ErrState, len(open), strings.Join(open, "; "))
+		}
+		if len(r.Accepted) == 0 {
+			return fmt.Errorf("%w: nobody has accepted the terms", registry.ErrState)
 		}
 		if last := r.Accepted[len(r.Accepted)-1]; last.Version != d.cfg.Terms.Version {
 			return fmt.Errorf("%w: the terms accepted are %s, those in force %s; the applicant must accept them", registry.ErrState, last.Version, d.cfg.Terms.Version)
