@@ -41,7 +41,7 @@ func (w *Watcher) Baselines(n int, keep func(s Subject, baseline []byte) error) 
 	}
 	var all []due
 	for s, p := range w.subjects {
-		if p.last > p.kept {
+		if p.last > p.kept && s.Kind != Network {
 			all = append(all, due{s, p.kept})
 		}
 	}
@@ -91,6 +91,7 @@ func (w *Watcher) Restore(s Subject, baseline []byte, now time.Time) error {
 		return nil
 	}
 	w.subjects[s] = p
+	w.networks += b2i(s.Kind == Network)
 	return nil
 }
 

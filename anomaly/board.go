@@ -53,8 +53,12 @@ func (p *posted) of(k Kind) map[string]mark {
 }
 
 // Surprise is how much a subject stands out: −log10 of a tail probability, 0
-// when it does not, or not any more, or nobody has said so.
+// when it does not, or not any more, or nobody has said so. A nil board says
+// nothing.
 func (b *Board) Surprise(k Kind, id string, now time.Time) float64 {
+	if b == nil {
+		return 0
+	}
 	p := b.marks.Load()
 	if p == nil {
 		return 0

@@ -29,20 +29,22 @@ type Collector struct {
 	lost      atomic.Uint64
 	unmatched atomic.Uint64
 
-	mu       sync.Mutex
-	tallies  map[Subject]*Tally
-	open     map[uint64]who // allowed calls lately
-	before   map[uint64]who // and those before
-	early    []Finished     // that came before their observation
-	waited   int            // so many of early were there at the last report
-	offAt    int64          // the quarter of an hour offHours was found for
-	offHours bool
+	mu        sync.Mutex
+	tallies   map[Subject]*Tally
+	strangers int            // of them networks
+	open      map[uint64]who // allowed calls lately
+	before    map[uint64]who // and those before
+	early     []Finished     // that came before their observation
+	waited    int            // so many of early were there at the last report
+	offAt     int64          // the quarter of an hour offHours was found for
+	offHours  bool
 }
 
 // who is whom a call counts for.
 type who struct {
 	product, app string
 	subscription Hash
+	stranger     Hash // the network, of a call that names nobody
 }
 
 // earlyMax bounds the access-log entries that wait for their decision's record:
@@ -88,7 +90,10 @@ func (c *Collector) Observe(batch []Observation) {
 		if _, q := protected[o.Client]; q {
 			p = true
 		}
-		w := who{o.Product, o.ClientApp, o.Subscription}
+		w := who{product: o.Product, app: o.ClientApp, subscription: o.Subscription}
+		if o.Product == "" && o.ClientApp == "" {
+			w.stranger = o.Source
+		}
 		c.each(w, func(t *Tally) { t.observe(o, off, p) })
 		if o.Outcome == Allowed {
 			if len(c.open) >= c.cfg.Open/2 {
@@ -151,11 +156,12 @@ func (c *Collector) each(w who, f func(*Tally)) {
 	visit := func(s Subject) {
 		t := c.tallies[s]
 		if t == nil {
-			if len(c.tallies) >= c.cfg.Subjects {
+			if !c.room(s.Kind) {
 				lost = true
 				return
 			}
 			t = &Tally{}
+			c.strangers += b2i(s.Kind == Network)
 			c.tallies[s] = t
 		}
 		f(t)
@@ -169,9 +175,28 @@ func (c *Collector) each(w who, f func(*Tally)) {
 	if !w.subscription.zero() {
 		visit(Subject{Subscription, hex.EncodeToString(w.subscription[:])})
 	}
+	if !w.stranger.zero() {
+		visit(Subject{Network, hex.EncodeToString(w.stranger[:])})
+	}
 	if lost {
 		c.lost.Add(1)
 	}
+}
+
+// room tells whether there is some for one more subject. Networks, which anybody
+// can come from, take no more than a quarter of it.
+func (c *Collector) room(k Kind) bool {
+	if k == Network && c.strangers >= c.cfg.Subjects/4 {
+		return false
+	}
+	return len(c.tallies) < c.cfg.Subjects
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // off tells whether an instant is out of hours. It is asked for almost the same
@@ -190,7 +215,7 @@ func (c *Collector) off(at int64) bool {
 func (c *Collector) Take() []SubjectTally {
 	c.mu.Lock()
 	taken := c.tallies
-	c.tallies = make(map[Subject]*Tally, len(taken))
+	c.tallies, c.strangers = make(map[Subject]*Tally, len(taken)), 0
 	c.settleEarly()
 	c.unmatched.Add(uint64(c.waited))
 	c.early = slices.Delete(c.early, 0, c.waited)
@@ -202,4 +227,24 @@ func (c *Collector) Take() []SubjectTally {
 	}
 	slices.SortFunc(out, func(a, b SubjectTally) int { return compareSubjects(a.Subject, b.Subject) })
 	return out
+}
+
+// PutBack adds what was taken and could not be sent to what is counted now.
+func (c *Collector) PutBack(taken []SubjectTally) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range taken {
+		s := &taken[i]
+		t := c.tallies[s.Subject]
+		if t == nil {
+			if !c.room(s.Subject.Kind) {
+				c.lost.Add(s.Tally.Count[Requests])
+				continue
+			}
+			t = &Tally{}
+			c.tallies[s.Subject] = t
+			c.strangers += b2i(s.Subject.Kind == Network)
+		}
+		t.Merge(&s.Tally)
+	}
 }

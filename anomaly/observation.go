@@ -13,10 +13,13 @@ const (
 	// Subscription is one client's instance of a product, by the keyed hash of
 	// its SSID in hexadecimal.
 	Subscription
+	// Network is where calls came from that nobody can be held to: those refused
+	// before it was known who called.
+	Network
 	kinds
 )
 
-var kindNames = [kinds]string{"product", "client-app", "subscription"}
+var kindNames = [kinds]string{"product", "client-app", "subscription", "network"}
 
 func (k Kind) String() string {
 	if k < kinds {
@@ -85,7 +88,7 @@ type Observation struct {
 	Product, ClientApp string
 	Subscription       Hash // of the SSID
 	Client, Person     Hash // on whose behalf, and whom it concerns
-	Network            Hash // where it came from
+	Source             Hash // the network it came from
 	Service, Version   string
 	Verb               Verb
 	Outcome            Outcome

@@ -15,7 +15,7 @@ func drawTally(t *rapid.T) Tally {
 	for range rapid.IntRange(0, 300).Draw(t, "calls") {
 		o := Observation{
 			Subscription: hashOf("s", rapid.IntRange(0, 3).Draw(t, "s")), Client: hashOf("c", rapid.IntRange(0, 400).Draw(t, "c")),
-			Person: hashOf("p", rapid.IntRange(0, 400).Draw(t, "p")), Network: hashOf("n", rapid.IntRange(0, 9).Draw(t, "n")),
+			Person: hashOf("p", rapid.IntRange(0, 400).Draw(t, "p")), Source: hashOf("n", rapid.IntRange(0, 9).Draw(t, "n")),
 			Service: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "service"), Version: rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "version"),
 			Verb: Verb(rapid.IntRange(0, 2).Draw(t, "verb")), Outcome: Outcome(rapid.IntRange(0, int(outcomes)-1).Draw(t, "outcome")),
 		}
@@ -33,7 +33,7 @@ func TestReportSaysWhatItWasGiven(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := Report{Sidecar: rapid.StringN(0, 20, 64).Draw(t, "sidecar"), From: rapid.Int64().Draw(t, "from"), Seconds: rapid.Uint32Range(0, 86400).Draw(t, "seconds")}
 		for range rapid.IntRange(0, 4).Draw(t, "subjects") {
-			r.Subjects = append(r.Subjects, SubjectTally{Subject{Kind(rapid.IntRange(0, 2).Draw(t, "kind")), rapid.StringN(1, 20, 64).Draw(t, "id")}, drawTally(t)})
+			r.Subjects = append(r.Subjects, SubjectTally{Subject{Kind(rapid.IntRange(0, int(kinds)-1).Draw(t, "kind")), rapid.StringN(1, 20, 64).Draw(t, "id")}, drawTally(t)})
 		}
 		var got Report
 		if err := got.UnmarshalBinary(r.AppendBinary(nil)); err != nil {

@@ -91,7 +91,7 @@ func (t *Tally) observe(o *Observation, offHours, protected bool) {
 	if protected {
 		t.Count[Protected]++
 	}
-	t.add(Networks, o.Network)
+	t.add(Networks, o.Source)
 	t.add(SSIDs, o.Subscription)
 	t.add(Clients, o.Client)
 	if o.Version != "" {

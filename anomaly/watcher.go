@@ -68,6 +68,7 @@ type Watcher struct {
 
 	mu           sync.Mutex
 	subjects     map[Subject]*profile
+	networks     int              // of them
 	minute       int64            // the open minute, counted from 1970
 	reported     map[string]int64 // sidecars, and the last minute each reported of
 	whole        bool             // every sidecar that reported of the minute before has reported of this one
@@ -122,10 +123,15 @@ func (w *Watcher) profile(s Subject, at int64) *profile {
 	if p := w.subjects[s]; p != nil {
 		return p
 	}
-	if len(w.subjects) >= w.cfg.Subjects && !w.evict(at) {
+	most := w.cfg.Subjects
+	if s.Kind == Network {
+		most /= 4 // anybody can come from many: they drive out nobody else's past
+	}
+	if (len(w.subjects) >= w.cfg.Subjects || s.Kind == Network && w.networks >= most) && !w.evict(s.Kind, at) {
 		w.refused++
 		return nil
 	}
+	w.networks += b2i(s.Kind == Network)
 	p := &profile{first: at, last: at}
 	w.subjects[s] = p
 	return p
@@ -136,14 +142,14 @@ func (w *Watcher) profile(s Subject, at int64) *profile {
 const idleMin = 3600
 
 // evict forgets about an eighth of the subjects, those idle for longest.
-func (w *Watcher) evict(at int64) bool {
+func (w *Watcher) evict(k Kind, at int64) bool {
 	type idle struct {
 		s    Subject
 		last int64
 	}
 	var all []idle
 	for s, p := range w.subjects {
-		if at-p.last >= idleMin {
+		if at-p.last >= idleMin && (s.Kind == Network || k != Network) {
 			all = append(all, idle{s, p.last})
 		}
 	}
@@ -153,6 +159,7 @@ func (w *Watcher) evict(at int64) bool {
 	all = all[:min(len(all), max(1, w.cfg.Subjects/8))]
 	for _, i := range all {
 		delete(w.subjects, i.s)
+		w.networks -= b2i(i.s.Kind == Network)
 	}
 	return len(all) > 0
 }
@@ -390,4 +397,11 @@ func (w *Watcher) Stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return Stats{len(w.subjects), len(w.reported), w.refused}
+}
+
+// Holds tells whether a subject has a past here.
+func (w *Watcher) Holds(s Subject) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.subjects[s] != nil
 }

@@ -79,7 +79,7 @@ func (f *fleet) ordinaryProduct(id string, scale float64) {
 		}
 		f.call(Observation{
 			Product: id, ClientApp: id + "-app", Client: hashOf("client", person/4), Person: hashOf(id, person),
-			Network: hashOf("net", f.r.IntN(2)), Service: service, Version: "1.2.0", Verb: verb,
+			Source: hashOf("net", f.r.IntN(2)), Service: service, Version: "1.2.0", Verb: verb,
 		})
 	}
 }
@@ -132,7 +132,7 @@ func TestOrdinaryProductsRaiseFewAlarms(t *testing.T) {
 func TestAttacksAreTold(t *testing.T) {
 	stranger := func(f *fleet, n int) Observation {
 		return Observation{Product: "FP-1", ClientApp: "FP-1-app", Client: hashOf("client", 3), Person: hashOf("stranger", n),
-			Network: hashOf("net", 0), Service: "abr.lookup", Version: "1.2.0", Verb: Read}
+			Source: hashOf("net", 0), Service: "abr.lookup", Version: "1.2.0", Verb: Read}
 	}
 	persons := 0
 	for name, c := range map[string]struct {
@@ -156,13 +156,13 @@ func TestAttacksAreTold(t *testing.T) {
 		}},
 		"guessed tokens": {SignalIdentity, 1, func(f *fleet, _ int) {
 			for range 20 {
-				f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Outcome: RefusedIdentity, Network: hashOf("net", 0)})
+				f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Outcome: RefusedIdentity, Source: hashOf("net", 0)})
 			}
 		}},
 		"from many networks": {SignalNetworks, 1, func(f *fleet, m int) {
 			for n := range 10 {
 				o := stranger(f, 1)
-				o.Network = hashOf("elsewhere", n)
+				o.Source = hashOf("elsewhere", n)
 				f.call(o)
 			}
 		}},

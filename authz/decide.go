@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/authz/token"
 	"github.com/dspgate/dspgate/registry"
 )
@@ -40,6 +41,8 @@ type Decider struct {
 	Addresses *Addresses
 	// Streams caps the open streams of a product; nil caps nothing.
 	Streams StreamRoom
+	// Strays says who strays from their own past; nil says nothing of anybody.
+	Strays *anomaly.Board
 	// Now is the wall clock: expiry of tokens, certificates, suspensions.
 	Now func() time.Time
 	// Elapsed is the clock of the leases (CLOCK_BOOTTIME): it goes on while the
@@ -52,10 +55,19 @@ type Decider struct {
 // all of them is allowed.
 func (x *Decider) Decide(r *Request, d *Decision) {
 	now := x.Now()
-	*d = Decision{ID: x.IDs.Next(now), At: now}
+	*d = Decision{ID: x.IDs.Next(now), At: now, Network: network(r.Peer)}
 	d.Reason = x.decide(r, d, now)
+	x.advise(d, now)
 	if s := d.Reason.Status(); (s == 503 || s == 429) && d.RetryAfter == 0 {
 		d.RetryAfter = time.Second
+	}
+}
+
+// advise loads what is known of who calls. It is the whole of what monitoring
+// does on the request path: two looks into a small map.
+func (x *Decider) advise(d *Decision, now time.Time) {
+	if d.Product != nil {
+		d.Surprise = max(x.Strays.Surprise(anomaly.Product, d.Product.ID, now), x.Strays.Surprise(anomaly.ClientApp, d.App.ClientID, now))
 	}
 }
 

@@ -37,6 +37,14 @@ type Decision struct {
 	// zero when the service does not say where to find one, or nothing was there.
 	SubjectHash [16]byte
 
+	// Network is where the call came from: an IPv4 /24 or IPv6 /48, as the first
+	// bytes of an IPv6 address; zero when that is no address.
+	Network [6]byte
+	// Surprise is how far the product or its client app strays from its own past:
+	// −log10 of a tail probability, 0 for not. It is advice: nothing here decides
+	// by it.
+	Surprise float64
+
 	// Grant is what the ALLOW of a streaming service stands on; nil otherwise.
 	Grant *Grant
 

@@ -40,6 +40,10 @@ type Record struct {
 	// available while suspended.
 	Suspension string `json:"suspension_id,omitempty"`
 	Sidecar    string `json:"sidecar_id"`
+
+	// NetworkHash is of where the call came from. It is for counting, and is not
+	// kept.
+	NetworkHash Hash `json:"-"`
 }
 
 // Hash is a keyed hash (SubjectHasher); zero when there was nothing to hash.
@@ -132,6 +136,7 @@ type pending struct {
 	ssid        string
 	version     string
 	subject     Hash
+	network     [6]byte
 	refused     *PlanItem
 	shadowed    *PlanItem
 }
@@ -208,8 +213,9 @@ type writer struct {
 type route struct{ method, template string }
 
 type hashKey struct {
-	abn  registry.ABN
-	ssid string
+	abn     registry.ABN
+	ssid    string
+	network [6]byte
 }
 
 // move empties the queue into the sink. A batch that is not full is left for
@@ -282,6 +288,9 @@ func (w *writer) record(p *pending) Record {
 	}
 	if p.client != 0 {
 		r.ClientHash = w.hash(hashKey{abn: p.client}, "client_abn", p.client.String)
+	}
+	if p.network != [6]byte{} {
+		r.NetworkHash = w.hash(hashKey{network: p.network}, "network", func() string { return hex.EncodeToString(p.network[:]) })
 	}
 	if p.ssid != "" {
 		r.SSIDHash = w.hash(hashKey{ssid: p.ssid}, "software_id", func() string { return p.ssid })
@@ -358,7 +367,7 @@ func (q *ring) push(d *Decision) (uint64, bool) {
 				id: d.ID, reason: d.Reason, environment: d.Environment, at: registry.At(d.At), revision: d.Revision,
 				app: d.App, product: d.Product, service: d.Service, suspension: d.Suspension,
 				holder: d.Holder, client: d.ClientABN, ssid: d.SSID, version: d.Version,
-				subject: d.SubjectHash, refused: d.Refused, shadowed: d.Shadowed,
+				subject: d.SubjectHash, network: d.Network, refused: d.Refused, shadowed: d.Shadowed,
 			}
 			s.turn.Store(pos + 1)
 			return pos, true

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dspgate/dspgate/anomaly/redisfleet"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/authz/redisrecord"
@@ -93,6 +94,8 @@ type controlConfig struct {
 	// Incidents is how incidents are worked on; Outbox how messages leave.
 	Incidents incidentsConfig `yaml:"incidents"`
 	Outbox    outboxConfig    `yaml:"outbox"`
+	// Watch holds every caller against its own past.
+	Watch watchConfig `yaml:"watch"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
 	// SampleLimits limits the sample register's services as well, as the tier
@@ -180,6 +183,10 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types(), incident.CaseTypes(), casework.Types())
 	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
+		return err
+	}
+	watch, err := newWatch(cfg.Watch, redisfleet.New(records, redisfleet.Options{}), register, reg, log)
+	if err != nil {
 		return err
 	}
 	ready := func() error {
@@ -270,6 +277,9 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		}
 		return err
 	})
+	if watch != nil {
+		g.Go(func() error { watch.Run(inner); return nil })
+	}
 	srv := control.NewHTTPServer(front, log)
 	g.Go(func() error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

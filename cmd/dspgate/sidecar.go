@@ -75,6 +75,8 @@ type sidecarConfig struct {
 	Issuers []issuerConfig `yaml:"issuers"`
 	// Admission stamps what this sidecar allows, for upstreams to verify.
 	Admission admissionConfig `yaml:"admission"`
+	// Watching counts what callers do, for the fleet's watcher.
+	Watching watchingConfig `yaml:"watching"`
 	// Envoy is the configuration this sidecar gives its Envoy.
 	Envoy xds.Config `yaml:"envoy"`
 	// ProblemBase starts the type of every problem, up to and including the last
@@ -203,6 +205,7 @@ type sidecar struct {
 	check     *extauthz.Server
 	grpc      *grpc.Server
 	streams   *extproc.Streams
+	watching  *watching // nil when it is off
 	// said is what the health service says by now: Envoy chooses between several
 	// sidecars by that, so that nobody is told "ready" before it.
 	said atomic.Bool
@@ -324,6 +327,10 @@ func (s *sidecar) build(ctx context.Context) error {
 	if err := s.buildLimits(decider, redisshare.New(s.shares, redisshare.Options{})); err != nil {
 		return err
 	}
+	if s.watching, err = s.watchCallers(); err != nil {
+		return err
+	}
+	decider.Strays = s.watching.board()
 	s.check, err = extauthz.New(extauthz.Options{
 		Decider:  decider,
 		Recorder: recorders{s.recorder, s.joiner, s.holds}, Stats: stats, Log: s.log,
@@ -346,7 +353,7 @@ func (s *sidecar) build(ctx context.Context) error {
 	s.check.Register(s.grpc)
 	s.discover.Register(s.grpc)
 	extproc.NewServer(s.streams, cmp.Or(cfg.ProblemBase, extauthz.DefaultProblemBase)).Register(s.grpc)
-	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Consumers: []accesslog.Consumer{heldCalls{s.holds}}, Log: s.log}).Register(s.grpc)
+	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Consumers: append(s.watching.consumers(), heldCalls{s.holds}), Log: s.log}).Register(s.grpc)
 	s.health = extauthz.RegisterHealth(s.grpc)
 	return nil
 }
@@ -365,6 +372,15 @@ func (r recorders) Record(d *authz.Decision) {
 	if d.Allowed() {
 		r.joiner.Allowed(d.ID, d.At)
 	}
+}
+
+// sink is where decision records go: to be counted, and to be kept.
+func (s *sidecar) sink() authz.Sink {
+	kept := redisrecord.New(s.records, redisrecord.Options{Keep: s.cfg.RecordsKeep})
+	if s.watching == nil {
+		return kept
+	}
+	return &authz.Observed{Next: kept, Observe: s.watching.collector.Observe}
 }
 
 // stamps signs admissions; nil when that is not configured.
@@ -470,9 +486,12 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 		g.Go(func() error { return k.Run(inner) })
 	}
 	g.Go(func() error {
-		s.recorder.Run(inner, redisrecord.New(s.records, redisrecord.Options{Keep: s.cfg.RecordsKeep}))
+		s.recorder.Run(inner, s.sink())
 		return nil
 	})
+	if s.watching != nil {
+		g.Go(func() error { s.watching.run(inner); return nil })
+	}
 	g.Go(func() error { return s.joiner.Run(inner) })
 	g.Go(func() error { return s.runLimits(inner) })
 	g.Go(func() error { s.streams.Run(gctx); return nil })

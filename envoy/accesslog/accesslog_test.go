@@ -169,7 +169,7 @@ func TestShardAgainstAMap(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			x := id(rapid.IntRange(0, 20).Draw(t, "id"))
-			h := hash(x) / nShards
+			h := x.Hash() / nShards
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0, 1:
 				ms := int64(rapid.IntRange(1, 100).Draw(t, "ms"))
@@ -205,7 +205,7 @@ func TestShardAgainstAMap(t *testing.T) {
 				t.Fatalf("holds %d, want %d", s.n, len(model))
 			}
 			for k := range model {
-				if s.find(hash(k)/nShards, k) < 0 {
+				if s.find(k.Hash()/nShards, k) < 0 {
 					t.Fatalf("lost %s", k)
 				}
 			}

@@ -3,6 +3,7 @@ package accesslog
 import (
 	"time"
 
+	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/authz"
 )
 
@@ -104,4 +105,13 @@ func (e *Entry) cause() Cause {
 		return Expired
 	}
 	return OtherCause
+}
+
+// Finished is what monitoring counts of a request that has ended; false when it
+// has not, or no authorizer decided it.
+func (e *Entry) Finished() (anomaly.Finished, bool) {
+	if e.Alive || e.Decision.IsZero() || e.Reason != authz.OK {
+		return anomaly.Finished{}, false
+	}
+	return anomaly.Finished{Decision: e.Decision.Hash(), Status: e.Status, BytesOut: e.ResponseBytes}, true
 }

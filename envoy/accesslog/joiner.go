@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -107,7 +106,7 @@ func NewJoiner(cfg JoinerConfig) (*Joiner, error) {
 // Allowed remembers an ALLOW before it is answered. It takes one of 64 locks,
 // each held for some tens of nanoseconds, and does not allocate.
 func (j *Joiner) Allowed(id authz.DecisionID, at time.Time) {
-	h := hash(id)
+	h := id.Hash()
 	s := &j.shards[h%nShards]
 	ms := at.UnixMilli()
 	s.mu.Lock()
@@ -150,7 +149,7 @@ func (j *Joiner) settle(e *Entry) (known, blind bool) {
 	if e.Decision.IsZero() || e.Reason != authz.OK {
 		return false, false
 	}
-	h := hash(e.Decision)
+	h := e.Decision.Hash()
 	s := &j.shards[h%nShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,15 +245,6 @@ func (j *Joiner) Counts() Counts {
 	return c
 }
 
-// hash spreads decision IDs over shards and slots. Their last 16 characters are
-// random and ours, so that nobody can choose them.
-func hash(id authz.DecisionID) uint64 {
-	h := binary.LittleEndian.Uint64(id[10:]) * 0x9e3779b97f4a7c15
-	h ^= binary.LittleEndian.Uint64(id[18:])
-	h *= 0xbf58476d1ce4e5b9
-	return h ^ h>>29
-}
-
 // shard is an open-addressing table of a fixed size: len(slots) is a power of
 // two and a quarter of it stays free.
 type shard struct {
@@ -304,7 +294,7 @@ func (s *shard) remove(i int) {
 	mask := uint64(len(s.slots) - 1)
 	hole := uint64(i)
 	for k := (hole + 1) & mask; s.slots[k].used; k = (k + 1) & mask {
-		home := hash(s.slots[k].id) / nShards & mask
+		home := s.slots[k].id.Hash() / nShards & mask
 		if (k-home)&mask >= (k-hole)&mask {
 			s.slots[hole] = s.slots[k]
 			hole = k

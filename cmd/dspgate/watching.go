@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+	_ "time/tzdata" // the zones of off-hours, also where the system has none
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/redisfleet"
+	"github.com/dspgate/dspgate/envoy/accesslog"
+	"github.com/dspgate/dspgate/registry"
+)
+
+// watchingConfig is how a sidecar counts what callers do. Nothing in it touches
+// a decision.
+type watchingConfig struct {
+	// Off counts nothing and hears of nobody.
+	Off bool `yaml:"off"`
+	// Every is how often the counts are reported. Default 10s.
+	Every time.Duration `yaml:"every"`
+	// Subjects is how many products, client apps, subscriptions and networks are
+	// told apart between two reports, 0.4 to 4 KiB each. Default 8192.
+	Subjects int `yaml:"subjects"`
+	// Zone is where off-hours are told by. Default Australia/Sydney.
+	Zone string `yaml:"zone"`
+	// ProtectedFile lists the protected clients by their keyed hash, as decision
+	// records show it (client_hash, subject_hash): one a line, 32 hexadecimal
+	// digits; what follows a # is a comment. It is read again every minute. Default
+	// "": none.
+	ProtectedFile string `yaml:"protected_file"`
+}
+
+// watchConfig is how a control plane watches callers.
+type watchConfig struct {
+	// Off watches nobody.
+	Off bool `yaml:"off"`
+	// Subjects is how many have a past at once, 2 to 45 KiB each in memory and
+	// 1 to 30 KiB in Redis. Default 4096.
+	Subjects int `yaml:"subjects"`
+	// Tell is the greatest tail probability that is told as a signal. Default 0.001.
+	Tell float64 `yaml:"tell"`
+	// Hold is how long a subject's mark stands. Default 15m.
+	Hold time.Duration `yaml:"hold"`
+	// Zone is where the hours of the day and the week are counted. Default
+	// Australia/Sydney.
+	Zone string `yaml:"zone"`
+}
+
+const defaultZone = "Australia/Sydney"
+
+func zoneOf(name string) (*time.Location, error) {
+	z, err := time.LoadLocation(cmp.Or(name, defaultZone))
+	if err != nil {
+		return nil, usageError("zone %q: no such time zone; use one like %s", name, defaultZone)
+	}
+	return z, nil
+}
+
+// watching is a sidecar's part: it counts off the request path.
+type watching struct {
+	cfg       watchingConfig
+	collector *anomaly.Collector
+	reporter  *anomaly.Reporter
+	log       *slog.Logger
+}
+
+// watchCallers makes the sidecar's part, nil when it is off. It needs s.records.
+func (s *sidecar) watchCallers() (*watching, error) {
+	cfg := s.cfg.Watching
+	if cfg.Off {
+		return nil, nil
+	}
+	zone, err := zoneOf(cfg.Zone)
+	if err != nil {
+		return nil, err
+	}
+	w := &watching{cfg: cfg, log: s.log, collector: anomaly.NewCollector(anomaly.CollectorConfig{Subjects: cfg.Subjects, Zone: zone})}
+	if err := w.protect(); err != nil {
+		return nil, usageError("%v", err)
+	}
+	w.reporter = &anomaly.Reporter{
+		Collector: w.collector, Board: &anomaly.Board{}, Link: redisfleet.New(s.records, redisfleet.Options{}),
+		Sidecar: s.cfg.ID, Every: cfg.Every, Log: s.log,
+	}
+	return w, registerAll(s.metrics,
+		counter("anomaly_report_failures_total", "Reports to the fleet's watcher, and looks at its marks, that failed.", func() float64 { return float64(w.reporter.Failures()) }),
+		counter("anomaly_uncounted_total", "Calls not counted for want of room.", func() float64 { return float64(w.collector.Lost()) }),
+		counter("anomaly_unmatched_total", "Access-log entries whose decision was not known any more.", func() float64 { return float64(w.collector.Unmatched()) }),
+	)
+}
+
+// board is where decisions look; nil when watching is off.
+func (w *watching) board() *anomaly.Board {
+	if w == nil {
+		return nil
+	}
+	return w.reporter.Board
+}
+
+// Consume implements accesslog.Consumer.
+func (w *watching) Consume(e *accesslog.Entry) {
+	if f, ok := e.Finished(); ok {
+		w.collector.Finish(f)
+	}
+}
+
+// consumers are who hears of access-log entries beside the joiner.
+func (w *watching) consumers() []accesslog.Consumer {
+	if w == nil {
+		return nil
+	}
+	return []accesslog.Consumer{w}
+}
+
+// run reports until ctx ends.
+func (w *watching) run(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { defer close(done); w.reporter.Run(ctx) }()
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			<-done
+			return
+		case <-tick.C:
+			if err := w.protect(); err != nil {
+				w.log.ErrorContext(ctx, "protected clients not read, those from before stay", "err", err)
+			}
+		}
+	}
+}
+
+// protect reads the protected clients.
+func (w *watching) protect() error {
+	if w.cfg.ProtectedFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(w.cfg.ProtectedFile)
+	if err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return fmt.Errorf("protected_file %s: %w", w.cfg.ProtectedFile, err)
+	}
+	hashes, err := parseProtected(b)
+	if err != nil {
+		return fmt.Errorf("protected_file %s: %w", w.cfg.ProtectedFile, err)
+	}
+	w.collector.Protect(hashes)
+	return nil
+}
+
+// protectedMax bounds the list.
+const protectedMax = 1 << 20
+
+func parseProtected(b []byte) ([]anomaly.Hash, error) {
+	var out []anomaly.Hash
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for n := 1; lines.Scan(); n++ {
+		line, _, _ := bytes.Cut(lines.Bytes(), []byte("#"))
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		var h anomaly.Hash
+		if len(line) != hex.EncodedLen(len(h)) {
+			return nil, fmt.Errorf("line %d is not 32 hexadecimal digits", n)
+		}
+		if _, err := hex.Decode(h[:], line); err != nil {
+			return nil, fmt.Errorf("line %d is not 32 hexadecimal digits", n)
+		}
+		if out = append(out, h); len(out) > protectedMax {
+			return nil, fmt.Errorf("more than %d protected clients", protectedMax)
+		}
+	}
+	return out, lines.Err()
+}
+
+// newWatch makes the control plane's part, nil when it is off.
+func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Register, reg prometheus.Registerer, log *slog.Logger) (*redisfleet.Watch, error) {
+	if cfg.Off {
+		return nil, nil
+	}
+	zone, err := zoneOf(cfg.Zone)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Tell < 0 || cfg.Tell > 0.1 {
+		return nil, usageError("watch.tell: %v is not a probability up to 0.1", cfg.Tell)
+	}
+	told := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anomaly_signals_total",
+		Help: "Signals told of callers, by signal=[requests|identity-refused|…|protected-client] and subject=[product|client-app|subscription|network].",
+	}, []string{"signal", "subject"})
+	w := redisfleet.NewWatch(redisfleet.WatchConfig{
+		Fleet: fleet, Lead: register.Writing, Log: log,
+		Watcher: anomaly.WatcherConfig{Subjects: cfg.Subjects, Tell: cfg.Tell, Hold: cfg.Hold, Zone: zone},
+		Tell: func(ctx context.Context, s anomaly.Signal) {
+			told.WithLabelValues(s.Name.String(), s.Subject.Kind.String()).Inc()
+			log.InfoContext(ctx, "a caller strays from its past", "subject", s.Subject.Kind.String(), "id", s.Subject.ID, "signal", s.Name.String(),
+				"value", s.Value, "p", s.P, "newcomer", s.Newcomer, "text", s.Text())
+		},
+	})
+	return w, registerAll(reg, told,
+		gauge("anomaly_watching", "1 in the control plane that watches callers.", func() float64 {
+			if w.Counts().Watching {
+				return 1
+			}
+			return 0
+		}),
+		gauge("anomaly_subjects", "Callers that have a past here.", func() float64 { return float64(w.Counts().Subjects) }),
+		gauge("anomaly_sidecars", "Sidecars that reported lately.", func() float64 { return float64(w.Counts().Sidecars) }),
+		counter("anomaly_reports_malformed_total", "Reports that did not read.", func() float64 { return float64(w.Counts().Malformed) }),
+		counter("anomaly_watch_errors_total", "Exchanges of the watcher with Redis that failed.", func() float64 { return float64(w.Counts().Errors) }),
+		counter("anomaly_watch_panics_total", "Times the watcher fell over and began anew; decisions go on.", func() float64 { return float64(w.Counts().Panics) }),
+	)
+}

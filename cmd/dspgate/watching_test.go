@@ -1,0 +1,58 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestProtectedClientsAreReadStrictly(t *testing.T) {
+	good := "# high wealth\n0123456789abcdef0123456789ABCDEF # two\n\nffffffffffffffffffffffffffffffff\n"
+	got, err := parseProtected([]byte(good))
+	if err != nil || len(got) != 2 || got[0][0] != 0x01 || got[1][15] != 0xff {
+		t.Errorf("%x, %v", got, err)
+	}
+	for name, text := range map[string]string{
+		"an ABN":       "ffffffffffffffffffffffffffffffff\n51824753556\n",
+		"no hex":       "ffffffffffffffffffffffffffffffff\nzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\n",
+		"two in a row": "\nffffffffffffffffffffffffffffffff ffffffffffffffffffffffffffffffff\n",
+	} {
+		if _, err := parseProtected([]byte(text)); err == nil || !strings.Contains(err.Error(), "line 2 is not 32 hexadecimal digits") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWatchingIsConfiguredPlainly(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "protected")
+	if err := os.WriteFile(file, []byte("nobody\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		cfg  watchingConfig
+		want string
+	}{
+		"a zone there is none of":  {watchingConfig{Zone: "Mars/Olympus"}, `zone "Mars/Olympus"`},
+		"a list that is none":      {watchingConfig{ProtectedFile: file}, "line 1 is not 32 hexadecimal digits"},
+		"a list that is not there": {watchingConfig{ProtectedFile: file + "x"}, "no such file"},
+	} {
+		s := &sidecar{cfg: sidecarConfig{Watching: c.cfg}, metrics: newMetrics()}
+		if _, err := s.watchCallers(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	s := &sidecar{cfg: sidecarConfig{Watching: watchingConfig{Off: true}}, metrics: newMetrics()}
+	w, err := s.watchCallers()
+	if err != nil || w != nil || w.board() != nil || w.consumers() != nil {
+		t.Errorf("off is %v, %v", w, err)
+	}
+}
+
+func TestTheDefaultZoneNeedsNoSystem(t *testing.T) {
+	t.Setenv("ZONEINFO", "/nonexistent")
+	z, err := zoneOf("")
+	if err != nil || z.String() != defaultZone {
+		t.Errorf("%v, %v", z, err)
+	}
+}
