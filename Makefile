@@ -45,11 +45,15 @@ unit: ## all tests that start no demo
 
 .PHONY: race
 race: ## the concurrent packages under the race detector, which makes pools allocate
-	@GO=$(GO) scripts/gotest.sh -race -short -skip NotAllocate ./registry/... ./authz/... ./control/... ./envoy/extauthz/... ./envoy/extproc/... ./envoy/accesslog/...
+	@GO=$(GO) scripts/gotest.sh -race -short -skip 'NotAllocate|Efficiency|PlantedFaults' ./ratelimit/... ./registry/... ./authz/... ./control/... ./envoy/extauthz/... ./envoy/extproc/... ./envoy/accesslog/...
 
 .PHONY: sim
 sim: ## the fence in simulation: SEEDS=20000 lives, or SEED=7 again with its history
 	@GOGC=800 $(GO) test ./authz -run TestFenceHoldsInSimulation -count=1 -timeout 60m -v -args -sim.seeds $(SEEDS) $(if $(SEED),-sim.seed $(SEED))
+
+.PHONY: sim-limits
+sim-limits: ## the limits in simulation: SEEDS=20000 lives, or SEED=7 again with its history
+	@$(GO) test ./ratelimit -run TestNoLimitIsExceededInSimulation -count=1 -timeout 60m -v -args -limits.seeds $(SEEDS) $(if $(SEED),-limits.seed $(SEED))
 
 .PHONY: e2e
 e2e: tools build ## real Envoy and Redis: the cases, the stories, a few chaos trials
@@ -75,6 +79,10 @@ bench-authz: tools build ## through real Envoy, beside a stock no-op authorizer
 .PHONY: bench-fence
 bench-fence: tools build ## how soon a suspend returns with 200 sidecars, beside the bare fan-out
 	@$(GO) run ./bench/fence
+
+.PHONY: bench-limits
+bench-limits: tools ## ten sidecar processes on one limit, beside three designs that others use
+	@$(GO) run ./bench/limits
 
 .PHONY: bench-detect
 bench-detect: ## the anomaly scorer on labelled public streams; DETECTION=folder of the data and its scorers

@@ -102,7 +102,11 @@ func (s *accountSync) scan(now time.Duration) {
 	if s.firstUse == 0 {
 		s.firstUse = now - dt
 	}
-	s.steady = ewma(s.steady, n, dt, max(span, min(now-s.firstUse, steadySpan)))
+	slow := min(now-s.firstUse, steadySpan)
+	if n/dt.Seconds() > s.steady {
+		slow = min(slow, risingSpan)
+	}
+	s.steady = ewma(s.steady, n, dt, max(span, slow))
 	if now-s.lastUse >= idleAfter {
 		s.demand, s.steady, s.firstUse = 0, 0, 0
 	}
