@@ -296,7 +296,13 @@ func (l *Limiter) wanted(a *account) float64 {
 	s := &a.sync
 	switch a.limit.Kind {
 	case Concurrency:
-		return max(Micro, math.Ceil(float64(a.inUse)/4/Micro)*Micro)
+		n := max(Micro, math.Ceil(float64(a.inUse)/4/Micro)*Micro)
+		if !s.recalled {
+			// Calls come in bursts, and end only when the access log says so: the
+			// standing part is kept until somebody is short.
+			n = max(n, float64(l.part.Load().standing(a.limit).Cap-a.inUse))
+		}
+		return n
 	case Rate:
 		n := s.demand / Micro * ahead.Seconds()
 		return (n + 1.5*math.Sqrt(n) + 1) * Micro
