@@ -40,7 +40,8 @@ type Request struct {
 	// Whole: nothing is missing from any standing part here.
 	Whole bool
 	// Dead: whoever held the seat before is known to have ended, so that what it
-	// held is free at once. Only with Tenure 0. Born tells before whom: when this
+	// held is free at once. It counts when this Request joins, with Tenure 0 or one
+	// that the pool has lost. Born tells before whom: when this
 	// process began, on the clock its predecessors on the same machine had. A
 	// request to join that comes late ends nobody who came after its sender.
 	Dead bool

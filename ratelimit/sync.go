@@ -326,7 +326,8 @@ func (l *Limiter) exchange(ctx context.Context, req *Request, asked []*account, 
 	l.beat++
 	req.Seat, req.Tenure, req.Beat, req.Parts, req.Notice = l.o.ID, l.tenure, l.beat, l.fitted(), l.notice
 	req.Whole = l.Len() == 0 // after the part was read: what is spent later comes from that
-	req.Dead, req.Born = l.tenure == 0 && l.o.Alone, int64(l.born)
+	// Also with a tenure: a pool that failed over may have lost that, and not the predecessor.
+	req.Dead, req.Born = l.o.Alone, int64(l.born)
 	if req.Fleet = now-l.fleetAt >= l.o.Beat; req.Fleet {
 		req.Claims = l.claims(now)
 	}
