@@ -256,7 +256,7 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	case it.Ask == 0:
 	case r.Granted >= Micro && s.dry:
 		s.backoff = backoffMin
-		if r.Demand > r.Total.Rate {
+		if a.limit.Kind == Rate && r.Demand > r.Total.Rate {
 			s.backoff = 2 * backoffMin // whoever asks, as much is refused
 		}
 	case s.dry:
