@@ -212,7 +212,11 @@ func (d *document) responses(op *huma.Operation, rt *route) {
 	}
 	op.Responses["200"] = ok("Done.")
 	if rt.media != "" {
-		op.Responses["200"] = &huma.Response{Description: "The file.", Headers: headers("X-Request-Id", "ETag", "Content-Disposition"), Content: map[string]*huma.MediaType{rt.media: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
+		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
+		if rt.media == "application/json" { // validators decode it
+			file = &huma.Schema{Type: huma.TypeObject}
+		}
+		op.Responses["200"] = &huma.Response{Description: "The file.", Headers: headers("X-Request-Id", "ETag", "Content-Disposition"), Content: map[string]*huma.MediaType{rt.media: {Schema: file}}}
 	}
 	if rt.creates {
 		op.Responses["200"] = ok("Done already: this is what there was.")

@@ -53,8 +53,6 @@ type console struct {
 	cfg   Config
 	pages map[string]*template.Template
 	mux   *http.ServeMux
-	// exports is held by the one export of the public register under way.
-	exports chan struct{}
 }
 
 // New makes the console's handler; what it does not know it answers 404.
@@ -68,7 +66,7 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &console{cfg: cfg, mux: http.NewServeMux(), exports: make(chan struct{}, 1)}
+	c := &console{cfg: cfg, mux: http.NewServeMux()}
 	var err error
 	if c.pages, err = parsePages(); err != nil {
 		return nil, err
@@ -90,7 +88,7 @@ func New(cfg Config) (http.Handler, error) {
 // Serves tells whether the console answers a path; the rest is the API's.
 func Serves(path string) bool {
 	switch path {
-	case "/", "/register", "/register.csv", "/register.atom", signin.PathStart, signin.PathEnd:
+	case "/", "/register", signin.PathStart, signin.PathEnd:
 		return true
 	}
 	return strings.HasPrefix(path, signin.PathHome) || strings.HasPrefix(path, signin.PathStart+"/") || path == "/console"
@@ -156,8 +154,6 @@ func (c *console) routes() {
 
 	open("GET /{$}", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("GET /register", (*visit).register)
-	open("GET /register.csv", (*visit).registerCSV)
-	open("GET /register.atom", (*visit).registerFeed)
 	open("GET /sign-in", func(v *visit) error { return v.c.cfg.SignIn.Start(v.w, v.r) })
 	open("GET /sign-in/callback", func(v *visit) error { return v.c.cfg.SignIn.Callback(v.w, v.r) })
 	mine("POST /sign-in/entity", (*visit).chooseEntity)

@@ -98,15 +98,20 @@ func (v *visit) suspensionEvents() error {
 	began := false
 	for ctx.Err() == nil {
 		var s suspension
-		if _, err := v.get(&s, api("suspensions", v.r.PathValue("id")), "wait", "true", "timeout", eventWait.String()); err != nil {
-			if began {
-				return nil // the browser asks again, and is told then
-			}
+		_, err := v.get(&s, api("suspensions", v.r.PathValue("id")), "wait", "true", "timeout", eventWait.String())
+		var refused *apiError
+		if !began && asAPI(err, &refused) && refused.Status < http.StatusInternalServerError {
 			return err
 		}
 		if !began {
 			v.w.Header().Set("Content-Type", "text/event-stream")
 			began, v.shown = true, true
+			if _, err := fmt.Fprint(v.w, "retry: 1000\n\n"); err != nil {
+				return nil
+			}
+		}
+		if err != nil {
+			return rc.Flush() // with an answer, so that the browser asks again; an error would end its asking
 		}
 		b, err := json.Marshal(s.Enforcement)
 		if err != nil {
@@ -115,8 +120,8 @@ func (v *visit) suspensionEvents() error {
 		if _, err := fmt.Fprintf(v.w, "event: enforcement\ndata: %s\n\n", b); err != nil {
 			return nil
 		}
-		if err := rc.Flush(); err != nil {
-			return nil
+		if rc.Flush() != nil {
+			return nil // the browser has gone
 		}
 		if s.Enforcement == nil || s.Enforcement.Complete {
 			return nil

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +29,11 @@ import (
 	"github.com/dspgate/dspgate/control/signin"
 	"github.com/dspgate/dspgate/internal/sandboxop"
 	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
+	"github.com/dspgate/dspgate/registry/casework"
+	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/people"
 	"github.com/dspgate/dspgate/registry/registrytest"
 	"github.com/dspgate/dspgate/registry/sample"
@@ -75,7 +81,7 @@ func New(t testing.TB) *World {
 	mirror := registry.NewMirror(store, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.Sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: time.Second, Long: 2 * time.Second})
 	audit := newAudit(t)
-	w.Register = registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: audit, Cases: people.Types()})
+	w.Register = registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types())})
 	run(t, mirror.Run, follower.Run, w.Register.Run, audit.Run)
 
 	var front, provider atomic.Pointer[http.Handler] // each needs the other's address
@@ -115,26 +121,12 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	api, err := control.New(control.Config{Register: w.Register, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit,
-		Decisions: control.Decisions{
-			Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
-				if r, ok := w.Records[id]; ok {
-					return &r, nil
-				}
-				return nil, registry.ErrNotFound
-			},
-			Denials: func(_ context.Context, products []string, _ registry.ABN, limit int) ([]authz.Record, error) {
-				var out []authz.Record
-				for _, r := range w.Records {
-					for _, p := range products {
-						if r.ProductID == p && r.Reason != authz.OK && len(out) < limit {
-							out = append(out, r)
-						}
-					}
-				}
-				return out, nil
-			},
-		}})
+	desk, work, incidents, err := w.desks()
+	if err != nil {
+		return nil, err
+	}
+	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit,
+		Decisions: w.decisions()})
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +148,56 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 		}
 		api.ServeHTTP(rw, r)
 	}), nil
+}
+
+// decisions finds the records of the world.
+func (w *World) decisions() control.Decisions {
+	return control.Decisions{
+		Find: func(_ context.Context, id authz.DecisionID) (*authz.Record, error) {
+			if r, ok := w.Records[id]; ok {
+				return &r, nil
+			}
+			return nil, registry.ErrNotFound
+		},
+		Denials: func(_ context.Context, products []string, _ registry.ABN, limit int) ([]authz.Record, error) {
+			var out []authz.Record
+			for _, r := range w.Records {
+				for _, p := range products {
+					if r.ProductID == p && r.Reason != authz.OK && len(out) < limit {
+						out = append(out, r)
+					}
+				}
+			}
+			return out, nil
+		},
+	}
+}
+
+// desks work on what the API's workflows are about. Nothing is probed and nothing is sent.
+func (w *World) desks() (*assurance.Desk, *casework.Desk, *incident.Desk, error) {
+	rules, err := certification.Default(certification.OpenDefaults())
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	files, err := evidencedir.Open(filepath.Join(w.t.TempDir(), "evidence"))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	desk := assurance.NewDesk(assurance.Config{Register: w.Register, Rules: rules, Files: files, Profiles: casework.Profiles})
+	work, err := casework.New(w.Register, casework.Config{Framework: rules, Assurance: desk, Runs: w.decisions().Runs()})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	notices, err := incident.NewNotices(nil)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return desk, work, &incident.Desk{
+		Register: w.Register, Thresholds: incident.DefaultThresholds(), Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: desk.VerifyAfter,
+		OnLate: func(t *registry.Tx, product, id string) error {
+			return desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
+		},
+	}, nil
 }
 
 func newAudit(t testing.TB) *translog.Log {
