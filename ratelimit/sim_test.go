@@ -89,7 +89,6 @@ func (b *strictBucket) advance(now time.Duration) {
 type simNode struct {
 	w     *simWorld
 	id    int
-	rng   *rand.Rand // the spender's
 	clock time.Duration
 
 	mu           sync.Mutex
@@ -248,6 +247,8 @@ func (n *simNode) begin(alone bool) {
 		hold = simStand
 	}
 	k := &simLink{n: n, life: life, rng: rand.New(rand.NewPCG(n.w.seed, uint64(n.id*1000+n.life)))}
+	// Of its own: the process before may not have ended yet.
+	rng := rand.New(rand.NewPCG(n.w.seed, uint64(1_000_000+n.id*1000+n.life)))
 	n.mu.Unlock()
 	l, err := rl.New(rl.Options{
 		ID: fmt.Sprint("n", n.id), Alone: alone, Pool: k, Elapsed: n.elapsed, Now: n.now,
@@ -260,17 +261,17 @@ func (n *simNode) begin(alone bool) {
 	n.limiter, n.stop, n.crash, n.ended = l, stop, crash, ctx.Done()
 	n.mu.Unlock()
 	n.done.Go(func() { _ = l.Run(ctx) })
-	n.done.Go(func() { n.spend(ctx, l) })
+	n.done.Go(func() { n.spend(ctx, l, rng) })
 }
 
 // spend makes requests until the process ends.
-func (n *simNode) spend(ctx context.Context, l *rl.Limiter) {
+func (n *simNode) spend(ctx context.Context, l *rl.Limiter, rng *rand.Rand) {
 	all := map[uint64][]*rl.Limit{}
 	for ctx.Err() == nil {
 		n.mu.Lock()
 		pace, version := n.pace, n.version
 		n.mu.Unlock()
-		time.Sleep(time.Duration(n.rng.ExpFloat64() / pace * 1e9))
+		time.Sleep(time.Duration(rng.ExpFloat64() / pace * 1e9))
 		if ctx.Err() != nil {
 			return
 		}
@@ -278,25 +279,25 @@ func (n *simNode) spend(ctx context.Context, l *rl.Limiter) {
 			all[version] = n.w.limits(version)
 		}
 		limits := all[version]
-		pick := []*rl.Limit{limits[n.rng.IntN(5)]}
-		switch n.rng.IntN(12) {
+		pick := []*rl.Limit{limits[rng.IntN(5)]}
+		switch rng.IntN(12) {
 		case 0, 1, 2, 3:
 			pick = []*rl.Limit{limits[0], limits[2], limits[3]}
 		case 4:
 			// One that is seldom used, and then all at once.
 			for range 5 {
-				n.once(l, limits[5+n.rng.IntN(simCold):][:1])
+				n.once(l, rng, limits[5+rng.IntN(simCold):][:1])
 			}
 			continue
 		}
-		n.once(l, pick)
+		n.once(l, rng, pick)
 	}
 }
 
 // once makes one request.
-func (n *simNode) once(l *rl.Limiter, pick []*rl.Limit) {
+func (n *simNode) once(l *rl.Limiter, rng *rand.Rand, pick []*rl.Limit) {
 	q := &rl.Query{Elapsed: n.elapsed(), Now: n.now()}
-	q.Subject[0] = byte(1 + n.rng.IntN(120))
+	q.Subject[0] = byte(1 + rng.IntN(120))
 	var out rl.Outcome
 	read := q.Elapsed
 	if !l.Spend(q, pick, &out) {
@@ -396,7 +397,7 @@ func live(t *testing.T, seed uint64, m mutant, plant ratelimittest.Fault, loud b
 			w.rates[coldID(i)] = &strictBucket{level: 40, rate: 0.5, burst: 40}
 		}
 		for i := range simNodes {
-			n := &simNode{w: w, id: i, version: 1, rng: rand.New(rand.NewPCG(seed, uint64(i))), clock: time.Duration(1+rng.IntN(1000)) * time.Hour, pace: f.rate * (0.1 + rng.Float64())}
+			n := &simNode{w: w, id: i, version: 1, clock: time.Duration(1+rng.IntN(1000)) * time.Hour, pace: f.rate * (0.1 + rng.Float64())}
 			w.nodes = append(w.nodes, n)
 		}
 		for _, n := range w.nodes {

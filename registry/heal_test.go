@@ -26,6 +26,12 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *lines) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func (l *lines) count(what string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,7 +183,7 @@ func TestAHeadSetBackOverAnIntactLogIsSetRight(t *testing.T) {
 		}
 
 		// Where the log says something else, somebody must look; it is told once.
-		log.b.Reset()
+		log.reset()
 		store.TamperLog(want.Revision, func(c *registry.Change) { c.MAC[0]++ })
 		store.TamperHead(func(h *registry.Head) { *h = was })
 		time.Sleep(30 * time.Second)
