@@ -15,10 +15,10 @@ import (
 
 const productsPerEntity = 10
 
-// benchLimits are one limit of every kind on each call, none of which refuses:
-// four of each product by its tier, one of each entity that calls, and one over
-// all callers.
-func benchLimits() []registry.Limit {
+// benchLimits are limits of every kind on each call, none of which is ever used
+// up: three of each product by its tier and one over all callers; with quotas one
+// more of each product, and one of each entity that calls.
+func benchLimits(quotas bool) []registry.Limit {
 	limit := func(s registry.SubjectRef, name string, kind registry.LimitKind, amount int64) registry.Limit {
 		l := registry.Limit{ID: registry.LimitID(s, name), Subject: s, Name: name, Kind: kind, Amount: amount}
 		switch kind {
@@ -32,11 +32,14 @@ func benchLimits() []registry.Limit {
 	tier := registry.SubjectRef{Kind: registry.KindTier, ID: registry.TierStandard}
 	all := []registry.Limit{
 		limit(tier, "rate", registry.LimitRate, 500_000),
-		limit(tier, "day", registry.LimitQuota, 1_000_000_000),
 		limit(tier, "clients", registry.LimitClients, 1_000_000),
 		limit(tier, "at-once", registry.LimitConcurrency, 100_000),
 		limit(registry.SubjectRef{Kind: registry.KindService, ID: "abr.lookup"}, "global", registry.LimitRate, 1_000_000),
 	}
+	if !quotas {
+		return all
+	}
+	all = append(all, limit(tier, "day", registry.LimitQuota, 1_000_000_000))
 	month := limit(tier, "month", registry.LimitQuota, 1_000_000_000)
 	month.Period, month.Per = registry.PeriodMonth, registry.KindEntity
 	return append(all, month)
@@ -68,7 +71,7 @@ var benchServices = []registry.Service{
 }
 
 // records makes the register, and says who calls.
-func records(products, callers int) (all []registry.Record, who []caller, err error) {
+func records(products, callers int, quotas bool) (all []registry.Record, who []caller, err error) {
 	put := func(kind registry.Kind, id string, v any) {
 		data, merr := json.Marshal(v)
 		if merr != nil {
@@ -79,7 +82,7 @@ func records(products, callers int) (all []registry.Record, who []caller, err er
 	for _, s := range benchServices {
 		put(registry.KindService, s.Key, s)
 	}
-	for _, l := range benchLimits() {
+	for _, l := range benchLimits(quotas) {
 		put(registry.KindLimit, l.ID, l)
 	}
 	now := time.Now()
