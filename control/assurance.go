@@ -78,15 +78,30 @@ func (s *server) assuranceRoutes() []route {
 	}
 }
 
-var errNoAssurance = fmt.Errorf("%w: this control plane keeps no casework", registry.ErrNotFound)
+var errNoCasework = fmt.Errorf("%w: this control plane keeps no casework", registry.ErrNotFound)
 
 // desk is the Desk and the casework to read, both at once or neither.
 func (s *server) desk() (*assurance.Desk, *registry.Casebook, error) {
 	if s.assurance == nil {
-		return nil, nil, errNoAssurance
+		return nil, nil, errNoCasework
 	}
 	book, err := s.reg.Casebook()
 	return s.assurance, book, err
+}
+
+// onCase runs a command on the case that the path names, under its precondition,
+// and renders what it made of it.
+func onCase[T registry.CaseBody](s *server, c *call, reason string, do func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[T], bool, error)) (answer, error) {
+	d, _, err := s.desk()
+	if err != nil {
+		return answer{}, err
+	}
+	m, err := c.meta(reason)
+	if err != nil {
+		return answer{}, err
+	}
+	x, existing, err := do(d, c.path("id"), m)
+	return caseDone(x, existing, err, found, showCase)
 }
 
 // cases is one page of the cases of a kind. A developer sees its own entity's;

@@ -123,14 +123,7 @@ type approveBody struct {
 }
 
 func (s *server) approveEvidence(c *call, in *approveBody) (answer, error) {
-	d, _, err := s.desk()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
-	x, existing, err := d.ApproveEvidence(c.r.Context(), c.actor, c.path("id"), m)
-	return caseDone(x, existing, err, found, showCase)
+	return onCase(s, c, in.Reason, func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[assurance.Evidence], bool, error) {
+		return d.ApproveEvidence(c.r.Context(), c.actor, id, m)
+	})
 }

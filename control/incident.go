@@ -195,11 +195,9 @@ type lessonView struct {
 	Lessons string         `json:"lessons"`
 }
 
-var errNoIncidents = fmt.Errorf("%w: this control plane keeps no casework", registry.ErrNotFound)
-
 func (s *server) incidents() (*incident.Desk, *registry.Casebook, error) {
 	if s.incidentDesk == nil {
-		return nil, nil, errNoIncidents
+		return nil, nil, errNoCasework
 	}
 	book, err := s.reg.Casebook()
 	return s.incidentDesk, book, err

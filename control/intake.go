@@ -26,7 +26,7 @@ type importLine struct {
 // What ends it before its end stands in the last line.
 func (s *server) importProducts(c *call) (answer, error) {
 	if s.intake == nil {
-		return answer{}, errNoAssurance
+		return answer{}, errNoCasework
 	}
 	format, ok, err := c.filterWord("format")
 	if err != nil {

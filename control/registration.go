@@ -98,8 +98,6 @@ func (s *server) viewRegistration(c *call, v *registry.View, x *registry.Case[ca
 	return out
 }
 
-var errNoCasework = fmt.Errorf("%w: this control plane keeps no casework", registry.ErrNotFound)
-
 // work is the Desk and the casework to read.
 func (s *server) work() (*casework.Desk, *registry.Casebook, error) {
 	if s.casework == nil {

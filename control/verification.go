@@ -57,33 +57,19 @@ func (s *server) openVerification(c *call, in *verificationBody) (answer, error)
 }
 
 func (s *server) recordTest(c *call, in *testBody) (answer, error) {
-	d, _, err := s.desk()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
 	r := assurance.TestResult{
 		Requirement: in.Requirement, Method: in.Method, Outcome: in.Outcome, Note: in.Note, Evidence: in.Evidence,
 		Finding: in.Finding, Severity: in.Severity, Due: in.Due,
 	}
-	x, existing, err := d.RecordTest(c.r.Context(), c.actor, c.path("id"), r, m)
-	return caseDone(x, existing, err, found, showCase)
+	return onCase(s, c, in.Reason, func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[assurance.Verification], bool, error) {
+		return d.RecordTest(c.r.Context(), c.actor, id, r, m)
+	})
 }
 
 func (s *server) closeVerification(c *call, in *closeBody) (answer, error) {
-	d, _, err := s.desk()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
-	x, existing, err := d.CloseVerification(c.r.Context(), c.actor, c.path("id"), in.Summary, m)
-	return caseDone(x, existing, err, found, showCase)
+	return onCase(s, c, in.Reason, func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[assurance.Verification], bool, error) {
+		return d.CloseVerification(c.r.Context(), c.actor, id, in.Summary, m)
+	})
 }
 
 type findingBody struct {
@@ -177,40 +163,19 @@ func (s *server) raiseFinding(c *call, in *findingBody) (answer, error) {
 }
 
 func (s *server) answerFinding(c *call, in *findingAnswer) (answer, error) {
-	d, _, err := s.desk()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
-	x, existing, err := d.AnswerFinding(c.r.Context(), c.actor, c.path("id"), in.Response, in.Evidence, m)
-	return caseDone(x, existing, err, found, showCase)
+	return onCase(s, c, in.Reason, func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[assurance.Finding], bool, error) {
+		return d.AnswerFinding(c.r.Context(), c.actor, id, in.Response, in.Evidence, m)
+	})
 }
 
 func (s *server) closeFinding(c *call, in *findingJudgement) (answer, error) {
-	d, _, err := s.desk()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
-	x, existing, err := d.CloseFinding(c.r.Context(), c.actor, c.path("id"), in.Note, m)
-	return caseDone(x, existing, err, found, showCase)
+	return onCase(s, c, in.Reason, func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[assurance.Finding], bool, error) {
+		return d.CloseFinding(c.r.Context(), c.actor, id, in.Note, m)
+	})
 }
 
 func (s *server) reopenFinding(c *call, in *findingReopening) (answer, error) {
-	d, _, err := s.desk()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(in.Reason)
-	if err != nil {
-		return answer{}, err
-	}
-	x, existing, err := d.ReopenFinding(c.r.Context(), c.actor, c.path("id"), in.Note, in.Due, m)
-	return caseDone(x, existing, err, found, showCase)
+	return onCase(s, c, in.Reason, func(d *assurance.Desk, id string, m registry.Meta) (*registry.Case[assurance.Finding], bool, error) {
+		return d.ReopenFinding(c.r.Context(), c.actor, id, in.Note, in.Due, m)
+	})
 }

@@ -262,12 +262,11 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return register.Run(inner)
 	})
 	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
-	g.Go(func() error { register.RunTimers(inner, timers(incidents)); return nil })
 	g.Go(func() error { _ = post.Run(inner); return nil })
 	checks := probe.Scheduler{Register: register, Desk: desk, Prober: prober, Every: cfg.ChecksEvery, Log: log}
 	g.Go(func() error { checks.Run(gctx); return nil })
 	g.Go(func() error { sweepEvidence(inner, register, evidence, log); return nil })
-	g.Go(func() error { register.RunTimers(inner, work.Timers()); return nil })
+	g.Go(func() error { register.RunTimers(inner, timers(incidents, work)); return nil })
 	g.Go(func() error { work.RunChecks(inner); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/outbox"
@@ -523,18 +522,6 @@ func (d *Desk) Notify(ctx context.Context, a registry.Actor, id string, audience
 		x.told(t, "notified", strings.Join(words, ", "))
 		return nil
 	})
-}
-
-// UntilDue is how long until the most urgent duty of an incident runs out, for
-// the order of a queue; the longest there is when none runs.
-func (x *Incident) UntilDue(at registry.Time) time.Duration {
-	least := time.Duration(1<<63 - 1)
-	for _, c := range x.Clocks(at) {
-		if end := c.Deadline(); end.Set() && !c.Done.Set() {
-			least = min(least, time.Duration(end-at)*time.Millisecond)
-		}
-	}
-	return least
 }
 
 // IsDraft tells a report that was kept as a draft from one that failed.
