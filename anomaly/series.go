@@ -184,6 +184,10 @@ func (s *state) moment(c *Scorer, sudden, unusual float64) float64 {
 	return z
 }
 
+// worthTelling is the probability from which an alarm holds back others: one
+// that nobody was told of, and by small excursions anybody can cause, must not.
+const worthTelling = 1e-3
+
 // tell joins the parts by their largest and makes a probability of it. An alarm
 // is told once; while it holds, only what exceeds it is told.
 func (s *state) tell(c *Scorer, score *Score, nov *[parts]float64, moment float64) {
@@ -204,11 +208,11 @@ func (s *state) tell(c *Scorer, score *Score, nov *[parts]float64, moment float6
 		s.Held--
 		told -= float64(s.Told)
 	}
-	if most > float64(s.Told) || s.Held <= 0 {
+	length := math.Log(float64(s.N))
+	if s.Held <= 0 || most > float64(s.Told) && novelProbability(told*length) <= worthTelling {
 		s.Told, s.Held = float32(most), float32(c.p.Hold)
 	}
 	if most > 0 {
-		length := math.Log(float64(s.N))
 		for i, x := range nov {
 			score.Parts[i] = novelProbability(x * length)
 		}

@@ -195,7 +195,8 @@ func TestAnyInputKeepsASeriesSound(t *testing.T) {
 }
 
 // Nobody teaches a series an arbitrary level unnoticed: by whatever steps its
-// range is widened, it is told before the range is four times as wide.
+// range is widened, it is told before the range is four times as wide. An alarm
+// that still holds has told of it; the range is measured from its end.
 func TestDriftIsToldBeforeItTeaches(t *testing.T) {
 	c := NewScorer(DefaultParameters())
 	rapid.Check(t, func(t *rapid.T) {
@@ -203,11 +204,15 @@ func TestDriftIsToldBeforeItTeaches(t *testing.T) {
 		r := seeded(rapid.Uint64().Draw(t, "seed"))
 		stream := ordinary()[rapid.IntRange(0, 5).Draw(t, "shape")]
 		const past = 7 * dayRows
+		told := -int(c.p.Hold)
 		for i := range past {
-			c.Observe(&x, at(i), stream.next(i, r))
+			if c.Observe(&x, at(i), stream.next(i, r)).P <= worthTelling {
+				told = i
+			}
 		}
 		width := x.s.Level.High - x.s.Level.Low
 		step := rapid.Float64Range(0.0005, 0.2).Draw(t, "step")
+		stairs := rapid.Float64Range(1, 2).Draw(t, "stairs") // how much larger each step is than the one before
 		pause := rapid.IntRange(1, 5).Draw(t, "pause")
 		down := rapid.Bool().Draw(t, "down")
 		for i := past; i < past+20_000; i++ {
@@ -217,12 +222,17 @@ func TestDriftIsToldBeforeItTeaches(t *testing.T) {
 				if down {
 					v = x.s.Level.Low - step*(x.s.Level.High-x.s.Level.Low)
 				}
+				step = min(step*stairs, 5)
 			}
 			s := c.Observe(&x, at(i), v)
-			if s.P <= 1e-4 {
+			if s.P <= worthTelling {
 				return
 			}
-			if now := x.s.Level.High - x.s.Level.Low; now > 4*width {
+			now := x.s.Level.High - x.s.Level.Low
+			if i-told <= int(c.p.Hold) {
+				width = now
+			}
+			if now > 4*width {
 				t.Fatalf("the range went from %.3g to %.3g untold", width, now)
 			}
 		}

@@ -68,6 +68,7 @@ type Watcher struct {
 
 	mu           sync.Mutex
 	subjects     map[Subject]*profile
+	inherited    map[Subject]Mark // what the watcher before this one posted
 	networks     int              // of them
 	minute       int64            // the open minute, counted from 1970
 	reported     map[string]int64 // sidecars, and the last minute each reported of
@@ -372,6 +373,17 @@ type Mark struct {
 	Until    time.Time
 }
 
+// Inherit takes over the marks a watcher before this one posted: each stands
+// until it runs out, or its subject earns one here.
+func (w *Watcher) Inherit(marks []Mark) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inherited = map[Subject]Mark{}
+	for _, m := range marks[:min(len(marks), boardMax)] {
+		w.inherited[m.Subject] = m
+	}
+}
+
 // Marks are those that still stand.
 func (w *Watcher) Marks(now time.Time) []Mark {
 	w.mu.Lock()
@@ -380,7 +392,15 @@ func (w *Watcher) Marks(now time.Time) []Mark {
 	for s, p := range w.subjects {
 		if p.surprise > 0 && p.until > now.Unix() {
 			out = append(out, Mark{s, p.surprise, time.Unix(p.until, 0).UTC()})
+			delete(w.inherited, s)
 		}
+	}
+	for s, m := range w.inherited {
+		if !m.Until.After(now) {
+			delete(w.inherited, s)
+			continue
+		}
+		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b Mark) int { return compareSubjects(a.Subject, b.Subject) })
 	return out

@@ -339,3 +339,18 @@ func TestBoard(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestAWatcherInheritsMarks: what the one before posted stands until it runs
+// out, or its subject earns a mark here.
+func TestAWatcherInheritsMarks(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	w := NewWatcher(WatcherConfig{})
+	mark := Mark{Subject: Subject{Kind: Product, ID: "FP-1"}, Surprise: 4, Until: now.Add(time.Minute)}
+	w.Inherit([]Mark{mark, {Subject: Subject{Kind: Product, ID: "FP-2"}, Surprise: 4, Until: now}})
+	if got := w.Marks(now); len(got) != 1 || got[0] != mark {
+		t.Errorf("%v", got)
+	}
+	if got := w.Marks(now.Add(time.Minute)); len(got) != 0 {
+		t.Errorf("after its end: %v", got)
+	}
+}

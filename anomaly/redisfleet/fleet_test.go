@@ -190,6 +190,12 @@ func TestFromASidecarsCallsToItsBoard(t *testing.T) {
 	lead = false
 	mu.Unlock()
 	wait(t, "the second to watch with what the first learnt", func() bool { c := second.Counts(); return c.Watching && c.Subjects == 1 })
+	for range 10 {
+		if board.Surprise(anomaly.Product, "FP-1", time.Now()) == 0 {
+			t.Error("the board forgot a mark when another control plane took over")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	before := count()
 	wait(t, "a signal of the second", func() bool { call(); return count() > before })
 

@@ -113,9 +113,15 @@ func (w *Watch) lead(ctx context.Context) (err error) {
 	if err := w.restore(ctx, watcher); err != nil {
 		return err
 	}
+	marks, err := w.cfg.Fleet.Marks(ctx)
+	if err != nil { // the next Post puts something that reads in their place
+		w.errors.Add(1)
+		w.cfg.Log.WarnContext(ctx, "marks posted before are not taken over", "err", err)
+	}
+	watcher.Inherit(marks)
 	w.current.Store(watcher)
 	kept := time.Now()
-	var tell time.Time // when marks were posted
+	var posted time.Time // the marks
 	for ctx.Err() == nil && w.cfg.Lead() {
 		reports, next, malformed, err := w.cfg.Fleet.Follow(ctx, at, time.Second)
 		if err != nil {
@@ -131,17 +137,17 @@ func (w *Watch) lead(ctx context.Context) (err error) {
 		}
 		now := time.Now()
 		signals := watcher.Tick(now)
-		for _, s := range signals {
-			w.signals.Add(1)
-			w.cfg.Tell(ctx, s)
-		}
-		if len(signals) > 0 || now.Sub(tell) > 20*time.Second {
+		if len(signals) > 0 || now.Sub(posted) > 20*time.Second {
 			if err := w.cfg.Fleet.Post(ctx, watcher.Marks(now)); err != nil {
 				w.errors.Add(1)
 				w.cfg.Log.WarnContext(ctx, "marks not posted", "err", err)
 			} else {
-				tell = now
+				posted = now
 			}
+		}
+		for _, s := range signals {
+			w.signals.Add(1)
+			w.cfg.Tell(ctx, s)
 		}
 		if now.Sub(kept) >= w.cfg.KeepEvery {
 			kept = now

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,7 @@ const (
 	batchLeavesMax   = 4096
 	appendTimeout    = 6 * time.Second
 	acceptTimeout    = 5 * time.Second
-	conflictsMax     = 16
+	conflictPauseMax = 50 * time.Millisecond
 	tailBatchesMax   = 256 // appends that can be given back to a store that lost them
 	stateEvery       = time.Second
 )
@@ -235,21 +236,26 @@ func (l *Log) submit(ctx context.Context, r *request) error {
 	return <-r.answer
 }
 
-// appendGroup appends the group's leaves in one step and answers everybody.
+// appendGroup appends the group's leaves in one step and answers everybody. To
+// catch up takes longer than to append, so another control plane that appends
+// without a break may win for long: this one goes on until ctx ends.
 func (l *Log) appendGroup(ctx context.Context, group []*request) {
-	var err error
-	for try := range conflictsMax {
-		var left []*request
-		left, err = l.tryAppend(ctx, group, try > 0)
-		if err == nil || !errors.Is(err, registry.ErrConflict) {
+	left, err := l.tryAppend(ctx, group, false)
+	for pause := time.Millisecond; errors.Is(err, registry.ErrConflict) && len(left) > 0; pause = min(2*pause, conflictPauseMax) {
+		group = left
+		if err = l.refresh(ctx); err != nil {
 			break
 		}
-		group = left
-		if rerr := l.refresh(ctx); rerr != nil {
-			err = rerr
+		if left, err = l.tryAppend(ctx, group, true); !errors.Is(err, registry.ErrConflict) {
 			break
+		}
+		select {
+		case <-ctx.Done():
+			err = fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
+		case <-time.After(mathrand.N(pause)):
 		}
 	}
+	group = left
 	for _, r := range group {
 		r.answer <- err
 	}
