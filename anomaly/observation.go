@@ -28,6 +28,16 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// ParseKind finds a kind by its name.
+func ParseKind(name string) (Kind, bool) {
+	for k := range kinds {
+		if kindNames[k] == name {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
 // Subject is one whom a past is kept of.
 type Subject struct {
 	Kind Kind

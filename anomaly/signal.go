@@ -66,6 +66,25 @@ func (s SignalName) String() string {
 	return "unknown"
 }
 
+// SignalNames are all signals by name, in their order.
+func SignalNames() []string {
+	names := make([]string, signals)
+	for i := range names {
+		names[i] = signalWords[i].name
+	}
+	return names
+}
+
+// ParseSignalName finds a signal by its name.
+func ParseSignalName(name string) (SignalName, bool) {
+	for i := range signals {
+		if signalWords[i].name == name {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
 // Words say what the value of the signal is: "calls a minute".
 func (s SignalName) Words() string {
 	if s < signals {

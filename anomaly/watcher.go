@@ -25,6 +25,18 @@ type Signal struct {
 	Reasons []string
 }
 
+// Surprise is −log10 of P, so that 3 is one in a thousand; ruleSurprise for a
+// rule, and 0 when P is no probability.
+func (s Signal) Surprise() float64 {
+	switch {
+	case s.P == 0:
+		return ruleSurprise
+	case s.P > 0 && s.P <= 1:
+		return -math.Log10(s.P)
+	}
+	return 0
+}
+
 // Text is the signal in one sentence.
 func (s Signal) Text() string {
 	text := fmt.Sprintf("%s %s: %s %s", s.Subject.Kind, strconv.Quote(s.Subject.ID), number(s.Value), s.Name.Words())
@@ -354,10 +366,7 @@ const ruleSurprise = 6
 // tell dates a signal and marks its subject.
 func (w *Watcher) tell(p *profile, s Signal) Signal {
 	s.At = time.Unix(w.minute*60, 0).UTC()
-	surprise := float64(ruleSurprise)
-	if s.P > 0 {
-		surprise = -math.Log10(s.P)
-	}
+	surprise := s.Surprise()
 	if at := w.minute * 60; surprise >= p.surprise || at >= p.until {
 		p.surprise, p.until = surprise, at+int64(w.cfg.Hold/time.Second)
 	}

@@ -20,7 +20,7 @@ func TestDomainImportsNoWires(t *testing.T) {
 		"github.com/dspgate/dspgate/envoy", "github.com/dspgate/dspgate/control", "github.com/dspgate/dspgate/cmd",
 	}
 	seen := 0
-	for _, dir := range []string{"registry", "registry/registrytest", "registry/sample", "registry/casework", "registry/translog", "registry/people", "registry/certification", "authz", "authz/token", "authz/admission", "ratelimit", "anomaly", "registry/assurance", "registry/intake"} {
+	for _, dir := range []string{"registry", "registry/registrytest", "registry/sample", "registry/casework", "registry/translog", "registry/people", "registry/certification", "authz", "authz/token", "authz/admission", "ratelimit", "anomaly", "anomaly/policy", "registry/assurance", "registry/intake"} {
 		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
