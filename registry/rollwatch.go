@@ -28,7 +28,7 @@ const (
 // RollWaker is a Ledger that tells when a sidecar's acknowledged revision
 // rose. Without it Await polls only.
 type RollWaker interface {
-	// WakeRoll returns a channel that gets a value soon after a rise; some may be lost.
+	// WakeRoll returns a channel that gets a value soon after each rise; some may be lost.
 	WakeRoll(ctx context.Context) <-chan struct{}
 }
 
@@ -149,40 +149,70 @@ func newRollWatch() rollWatch {
 	}
 }
 
-// watchRoll reads the roll at each wake-up and every rollPoll while anybody
-// waits, every rollIdle otherwise. One reading serves all: a thousand waiting
-// suspensions cost the store no more than one.
+// watchRoll reads the roll when those that were behind at the last reading have
+// acknowledged, at the latest every rollPoll, while anybody waits; every rollIdle
+// otherwise. One reading serves all: a thousand waiting suspensions cost the store
+// no more than one.
 func (r *Register) watchRoll(ctx context.Context) {
-	var wake <-chan struct{}
+	var wakes <-chan struct{}
 	if w, ok := r.ledger.(RollWaker); ok {
-		wake = w.WakeRoll(ctx)
+		wakes = w.WakeRoll(ctx)
 	}
 	for ctx.Err() == nil {
 		r.readRoll(ctx)
 		r.roll.mu.Lock()
-		pause, woken := rollPoll, wake
-		if r.roll.waiting == 0 {
-			pause, woken = rollIdle, nil
-		}
-		// Two hundred acknowledgements are two hundred wake-ups: reading the whole
-		// roll at each would take from the sidecars what they need to acknowledge.
-		rest := time.Duration(len(r.roll.last.members))*rollRestMember + time.Duration(r.roll.waiting)*rollRestWait
-		if r.roll.waiting == 0 {
-			rest = 0
-		}
+		waiting, behind, members := r.roll.waiting, r.roll.last.behind(), len(r.roll.last.members)
 		r.roll.mu.Unlock()
-		if rest > 0 {
-			wait(ctx, min(rest, rollPoll), nil)
+		if waiting == 0 {
+			wait(ctx, rollIdle, r.roll.wanted)
+			continue
 		}
-		t := time.NewTimer(pause)
+		rest := time.Duration(members)*rollRestMember + time.Duration(waiting)*rollRestWait
+		r.untilRead(ctx, min(rest, rollPoll), behind, wakes)
+	}
+}
+
+// untilRead waits until it is time to read the roll again: as many wakes have come
+// as were behind, or somebody began to wait and the rest is over, or rollPoll is.
+// Two hundred acknowledgements are two hundred wakes: reading the whole roll at
+// each would take from the sidecars what they need to acknowledge. A wake counted
+// too often, or lost, makes the reading early or late, never wrong.
+func (r *Register) untilRead(ctx context.Context, rest time.Duration, behind int, wakes <-chan struct{}) {
+	poll, rested := time.NewTimer(rollPoll), time.NewTimer(rest)
+	defer poll.Stop()
+	defer rested.Stop()
+	wanted, due := r.roll.wanted, rested.C
+	asked, heard := false, 0
+	for {
 		select {
 		case <-ctx.Done():
-		case <-woken:
-		case <-r.roll.wanted:
-		case <-t.C:
+			return
+		case <-poll.C:
+			return
+		case <-wakes:
+			if heard++; behind > 0 && heard >= behind {
+				return
+			}
+			asked = asked || behind == 0
+		case <-wanted:
+			asked, wanted = true, nil
+		case <-due:
+			due = nil
 		}
-		t.Stop()
+		if asked && due == nil {
+			return
+		}
 	}
+}
+
+// behind counts those that may serve and do not hold the head yet.
+func (r *rollReading) behind() (n int) {
+	for i := range r.members {
+		if m := &r.members[i]; !m.lapsed && !m.gone && m.Revision < r.head {
+			n++
+		}
+	}
+	return n
 }
 
 // readRoll reads the roll once and hands the reading to all who wait.

@@ -79,7 +79,7 @@ func run(ctx context.Context, o options) error {
 	if o.followers < 1 || o.rounds < 1 || o.each < 1 || o.burst < 1 {
 		return errors.New("needs followers, rounds, each and burst")
 	}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "bench-fence-")
 	if err != nil {

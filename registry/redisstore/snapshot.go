@@ -94,19 +94,23 @@ func (s *Store) readHead(ctx context.Context, client redis.Cmdable) (registry.He
 
 // Wake implements registry.Log.
 func (s *Store) Wake(ctx context.Context) <-chan struct{} {
-	return s.subscribe(ctx, s.wake, s.notePush)
+	return s.subscribe(ctx, s.wake, 1, s.notePush)
 }
 
 // WakeRoll implements registry.RollWaker.
 func (s *Store) WakeRoll(ctx context.Context) <-chan struct{} {
-	return s.subscribe(ctx, s.wakeRoll, func(string) {})
+	return s.subscribe(ctx, s.wakeRoll, rollWakesMax, func(string) {})
 }
 
-// subscribe forwards messages as wake-ups until ctx ends. A subscription made
+// rollWakesMax is how many acknowledgements are kept until the roll's reader has
+// counted them.
+const rollWakesMax = 4096
+
+// subscribe forwards messages as wake-ups, of which up to keep wait to be taken, until ctx ends. A subscription made
 // anew after a lost connection is one too: messages went by meanwhile. note
 // gets each message before its wake-up.
-func (s *Store) subscribe(ctx context.Context, channel string, note func(string)) <-chan struct{} {
-	wake := make(chan struct{}, 1)
+func (s *Store) subscribe(ctx context.Context, channel string, keep int, note func(string)) <-chan struct{} {
+	wake := make(chan struct{}, keep)
 	sub := s.rdb.Subscribe(ctx, channel)
 	go func() {
 		defer func() { _ = sub.Close() }() // nothing is lost with it
