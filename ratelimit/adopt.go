@@ -250,13 +250,28 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	if r.Short {
 		s.recalled = true
 	}
-	s.dry = r.Granted < it.Ask/2
 	s.starved = a.limit.Kind == Rate && s.steady > 0 && float64(a.Rate) < shortOf*min(float64(r.Target), s.steady)
+	s.pace(a.limit.Kind, it, r, at.elapsed)
+	want := l.wanted(a)
+	s.low = max(want/2, l.reserve(a, want)/4)
+	if a.available() < s.low {
+		s.urgent = true // as soon as it may
+	}
+}
+
+// pace settles how soon to ask again.
+func (s *accountSync) pace(kind Kind, it *Item, r *ItemReply, now time.Duration) {
+	if it.Ask == 0 {
+		if r.Free >= Micro { // there is something by now
+			s.dry, s.backoff, s.notBefore = false, 0, min(s.notBefore, now)
+		}
+		return
+	}
+	s.dry = r.Granted < it.Ask/2
 	switch {
-	case it.Ask == 0:
 	case r.Granted >= Micro && s.dry:
 		s.backoff = backoffMin
-		if a.limit.Kind == Rate && r.Demand > r.Total.Rate {
+		if kind == Rate && r.Demand > r.Total.Rate {
 			s.backoff = 2 * backoffMin // whoever asks, as much is refused
 		}
 	case s.dry:
@@ -266,18 +281,10 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	}
 	// Ask no more often than about once in twenty requests.
 	wait := s.backoff
-	if s.dry && s.demand > 0 {
+	if s.dry && s.demand > 0 && kind == Rate {
 		wait = max(wait, time.Duration(min(20/s.demand*Micro, 1)*float64(time.Second)))
-		if a.limit.Kind != Rate {
-			wait = s.backoff
-		}
 	}
-	s.notBefore = at.elapsed + wait
-	want := l.wanted(a)
-	s.low = max(want/2, l.reserve(a, want)/4)
-	if a.available() < s.low {
-		s.urgent = true // as soon as it may
-	}
+	s.notBefore, s.askedBy = now+wait, s.demand
 }
 
 // reserve is how many tokens the account should hold while nobody is short: half

@@ -23,7 +23,7 @@ func (l *Limiter) compose(at *instant) (*Request, []*account) {
 		}
 		a.fit(nil, at)
 		a.sync.scan(at.elapsed)
-		if len(req.Items) < itemsMax {
+		if len(req.Items) < itemsMax && !l.failing { // then it is only asked whether it is there (step)
 			if it, due := l.item(a, at); due {
 				req.Items = append(req.Items, it)
 				asked = append(asked, a)
@@ -98,18 +98,50 @@ func (s *accountSync) scan(now time.Duration) {
 		span = time.Duration(min(max(8*Micro/s.demand, 0.2), 3) * float64(time.Second))
 	}
 	s.demand = ewma(s.demand, n, dt, span)
-	// The part of the rate follows more slowly: bursts are met with tokens.
-	if s.firstUse == 0 {
-		s.firstUse = now - dt
+	if s.demand > 2*s.askedBy && s.notBefore > now {
+		s.notBefore = min(s.notBefore, s.last+backoffMin) // it was set for another demand
 	}
-	slow := min(now-s.firstUse, steadySpan)
-	if n/dt.Seconds() > s.steady {
-		slow = min(slow, risingSpan)
-	}
-	s.steady = ewma(s.steady, n, dt, max(span, slow))
+	s.follow(n, dt, now, span)
 	if now-s.lastUse >= idleAfter {
 		s.demand, s.steady, s.firstUse = 0, 0, 0
 	}
+}
+
+// follow updates steady, by which the rate is shared out: an average over so
+// long that bursts, which are met with tokens, do not move it, until demand has
+// been elsewhere for longer than a burst, or a pause between two, lasts. Then it
+// is what has come since.
+func (s *accountSync) follow(n float64, dt, now, span time.Duration) {
+	if s.firstUse == 0 {
+		s.firstUse = now - dt
+	}
+	s.steady = ewma(s.steady, n, dt, max(span, min(now-s.firstUse, steadySpan)))
+	side := int8(0)
+	switch {
+	case s.demand > apart*s.steady:
+		side = 1
+	case s.demand*apart < s.steady:
+		side = -1
+	}
+	if side != s.side {
+		s.side, s.sideSince, s.sideCount = side, now-dt, 0
+	}
+	s.sideCount += n
+	since, least := now-s.sideSince, risingSpan
+	if side < 0 {
+		least = fallingSpan
+	}
+	if side == 0 || since < least || max(s.sideCount, s.steady*since.Seconds()) < 20*Micro {
+		return
+	}
+	s.steady = s.sideCount / since.Seconds()
+	if side < 0 && s.fleet > 0 {
+		// Its part of the rate is for those that have more to do by now.
+		s.fleet = max(s.fleet-s.told+int64(s.steady), int64(s.steady))
+		s.recalled = true
+	}
+	s.firstUse = s.sideSince
+	s.side = 0
 }
 
 // ewma is the moving average of a rate after n more in dt.
@@ -130,7 +162,7 @@ func (a *account) room() int64 {
 	room := max(float64(a.Rate)-a.sync.demand, 0)*headroom.Seconds() + a.lot()
 	if s := &a.sync; s.fleet > 0 && s.steady > 0 {
 		// Capacity that is empty is of use to those who refill it only.
-		room = max(room, float64(a.limit.Total().Cap)/2*min(s.steady/float64(s.fleet), 1)-a.level)
+		room = max(room, float64(a.limit.Total().Cap)*roomPart*min(s.steady/float64(s.fleet), 1)-a.level)
 	}
 	return int64(room)
 }
@@ -164,6 +196,7 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	if ask {
 		l.ask(a, &it, want, now)
 	}
+	it.Nag = !idle && a.nag(ask, now)
 	if over := min(a.over, a.inUse); over > a.Cap {
 		// Calls that lasted longer than the lease are still under way. The pool may
 		// have lent their places, and then says so.
@@ -224,13 +257,20 @@ func (a *account) surplus(it *Item, want float64, now time.Duration, idle bool) 
 			g.rate = max(a.Rate-int64(target*1.02), 0)
 		}
 		g.tokens = spare
-	case !a.standing && it.Kind == Rate && s.room > 0 && level > want+a.lot():
+	case !a.standing && it.Kind == Rate && (s.room > 0 || s.free < it.Total.Cap/20) && level > want+a.lot():
 		g.tokens = spare
 	case !a.standing && it.Kind != Rate && level > 2*want+2*Micro && now-s.last >= 250*time.Millisecond:
 		g.tokens = spare
 	}
 	g.any = float64(g.rate) > (1-shortOf)*float64(a.Rate) || g.tokens >= Micro || g.rate > 0 && g.rate == a.Rate
 	return g
+}
+
+// overflows tells whether the bucket is about to, and there is room elsewhere.
+func (a *account) overflows() bool {
+	s := &a.sync
+	return !a.standing && a.limit.Kind == Rate && s.free <= s.room && float64(a.rest)+a.level < 0.95*float64(a.limit.Total().Cap) &&
+		a.level+(float64(a.Rate)-s.demand)*2*tick.Seconds() > float64(a.Cap)
 }
 
 // due tells whether it is time to speak of an account.
@@ -248,13 +288,15 @@ func (a *account) due(now time.Duration, ask bool, g gift, idle bool) bool {
 	case a.limit.Kind != Rate:
 	case a.standing:
 		// The pool's part of the rate refills only what was lent.
-		if float64(a.Cap)-a.level > a.lot() && s.demand > float64(a.Rate) {
+		if float64(a.Cap)-a.level > max(a.lot()/4, Micro) && s.demand > float64(a.Rate) {
 			return true
 		}
 	case since >= backoffMin && s.since >= 16 && s.drifted():
 		return true
-	case since >= tick && s.room > 0 && s.free < s.room && a.level+(float64(a.Rate)-s.demand)*2*tick.Seconds() > float64(a.Cap):
-		return true // about to overflow, and there is room elsewhere
+	case s.starved && s.since >= 16 && since >= 4*backoffMin:
+		return true
+	case since >= tick && a.overflows():
+		return true
 	}
 	if !s.urgent || now >= s.notBefore {
 		s.urgent = false
@@ -312,12 +354,18 @@ func (l *Limiter) ask(a *account, it *Item, want float64, now time.Duration) {
 		n = math.Ceil(n/Micro) * Micro
 	}
 	it.Ask = min(max(int64(n), Micro), it.Total.Cap)
-	// Others may hold what the pool does not have.
+}
+
+// nag tells whether others are to be asked: they may hold what the pool does not
+// have.
+func (a *account) nag(asks bool, now time.Duration) bool {
+	s := &a.sync
 	others := a.rest - s.free - int64(2*float64(s.fleet)*ahead.Seconds())
-	if (s.starved || s.dry && others >= max(it.Total.Cap/20, Micro)) && now-s.lastNag >= max(2*s.backoff, 4*backoffMin) {
-		s.lastNag = now
-		it.Nag = true
+	if !s.starved && !(asks && s.dry && others >= max(a.limit.Total().Cap/20, Micro)) || now-s.lastNag < max(2*s.backoff, 4*backoffMin) {
+		return false
 	}
+	s.lastNag = now
+	return true
 }
 
 // leave gives up everything and the seat.

@@ -46,12 +46,16 @@ const (
 	headroom     = 200 * time.Millisecond // how much refill it should have empty capacity for
 	fresh        = 800 * time.Millisecond // figures of limits in use are told this often
 	idleAfter    = 2 * time.Second
-	steadySpan   = 2 * time.Second        // over which the part of the rate follows demand
-	shortOf      = 0.6                    // of its part of the rate: who holds less is short
-	risingSpan   = 600 * time.Millisecond // the same, while it rises
-	lotTime      = 20 * time.Millisecond  // of the whole rate: what is worth giving back
+	steadySpan   = 4 * time.Second         // over which the part of the rate follows demand
+	apart        = 1.25                    // of the average: demand is elsewhere
+	fallingSpan  = 1100 * time.Millisecond // and has been less for so long
+	roomPart     = 0.8                     // of the whole capacity that those who refill hold by their parts
+	shortOf      = 0.8                     // of its part of the rate: who holds less is short
+	risingSpan   = 500 * time.Millisecond  // or more for so long
+	lotTime      = 20 * time.Millisecond   // of the whole rate: what is worth giving back
 	backoffMin   = 50 * time.Millisecond
 	backoffMax   = 800 * time.Millisecond
+	probeEvery   = 100 * time.Millisecond // while the pool is away
 	itemsMax     = 256
 	subjectsMax  = 1024 // told in one item
 	degradeAfter = 3    // beats without an answer
@@ -71,6 +75,9 @@ type accountSync struct {
 	demand    float64 // millionths a second, of late
 	steady    float64 // and over a longer time
 	firstUse  time.Duration
+	side      int8 // of steady that demand is on
+	sideSince time.Duration
+	sideCount float64
 	told      int64 // demand in the last request
 	scanned   time.Duration
 	lastUse   time.Duration
@@ -78,6 +85,7 @@ type accountSync struct {
 	last      time.Duration // when the last request that mentions it was sent
 	notBefore time.Duration // no urgent request
 	backoff   time.Duration
+	askedBy   float64 // demand, when notBefore was set
 	lastAsk   time.Duration
 	asks      int // in a row
 	lastNag   time.Duration
@@ -241,10 +249,13 @@ func (l *Limiter) step(ctx context.Context) time.Duration {
 	}
 	req, asked := l.compose(&at)
 	parts := at.part.Parts
-	if len(req.Items) > 0 || woken || l.beat == 0 || now-l.sentAt >= l.o.Beat || parts == 0 && now-l.sentAt >= tick || parts != l.acked {
+	// While the pool is away it is asked for nothing but whether it is there: what
+	// a request gives back is lost to everybody when that gets lost.
+	probe := l.failing && now-l.sentAt >= probeEvery
+	if len(req.Items) > 0 || woken || probe || l.beat == 0 || now-l.sentAt >= l.o.Beat || parts == 0 && now-l.sentAt >= tick || parts != l.acked {
 		l.exchange(ctx, req, asked, now)
 	}
-	if len(l.active) > 0 || parts == 0 || l.part.Load().Parts != l.acked {
+	if len(l.active) > 0 || l.failing || parts == 0 || l.part.Load().Parts != l.acked {
 		return tick
 	}
 	return max(l.sentAt+l.o.Beat-l.o.Elapsed(), tick)

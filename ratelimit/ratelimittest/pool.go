@@ -249,10 +249,14 @@ func (p *Pool) item(tenure uint64, me *seat, it *rl.Item) rl.ItemReply {
 		e = &entry{}
 		r.entries[tenure] = e
 	}
+	gave := e.Rate - it.Held.Rate
 	r.settle(e, it)
 	out := rl.ItemReply{Epoch: r.epoch}
 	r.count(tenure, it, &out)
 	granted := r.lend(e, it, &out)
+	if gave > r.total.Rate/20 && r.rate > r.total.Rate/20 {
+		p.ring(rl.Hint{ID: key.ID, Period: key.Period, Demand: r.demand}) // it is somebody's part
+	}
 	if p.Plant == LendTwice {
 		r.tok, r.cap = r.tok+granted, r.cap+granted
 	}
@@ -449,7 +453,7 @@ func (p *Pool) shortage(key rl.HotLimit, r *record, tenure uint64, e *entry, it 
 	if r.demand > 0 {
 		due = min(float64(r.total.Rate)*(float64(it.Demand)/float64(r.demand)), float64(it.Demand))
 	}
-	short := r.kind == rl.Rate && float64(e.Rate) < 0.6*due || granted < it.Ask/2
+	short := r.kind == rl.Rate && float64(e.Rate) < 0.8*due || granted < it.Ask/2
 	i := slices.Index(r.short, tenure)
 	switch {
 	case short:

@@ -288,7 +288,7 @@ end
 local function shortage(r, e, it, granted)
   local due = 0
   if r.demand > 0 then due = min(r.rate * (it.demand / r.demand), it.demand) end
-  local short = r.kind == RATE and e.rate < 0.6 * due or granted < floor(it.ask / 2)
+  local short = r.kind == RATE and e.rate < 0.8 * due or granted < floor(it.ask / 2)
   local at
   for i, t in ipairs(r.q) do
     if t == tenure then at = i end
@@ -334,9 +334,13 @@ local function item(key, subjects, it, gen)
     adopt(key, r, gen)
   end
   e = e or {rate = 0, cap = 0, demand = 0, level = 0, spent = 0, state = 0}
+  local gave = e.rate - it.hrate
   settle(r, e, it)
   local known = count(subjects, it)
   local granted, target = lend(r, e, it)
+  if gave > floor(r.rate / 20) and r.frate > floor(r.rate / 20) then -- it is somebody's part
+    ring('R ' .. it.id .. ' ' .. it.period .. ' ' .. int(r.demand))
+  end
   shortage(r, e, it, granted)
   if #r.q > 0 and r.q[1] ~= tenure and worth(r) then
     ring('T ' .. table.remove(r.q, 1))
