@@ -158,7 +158,7 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 	if standing.Version != nil {
 		d.Version = standing.Version.Version
 	}
-	d.Suspension = standing.Bypassed
+	d.Suspension, d.throttles = standing.Bypassed, standing.Throttles
 
 	// What it may be served.
 	if d.App.Environment != d.Environment {
@@ -327,6 +327,9 @@ func tokenReason(f token.Failure) Reason {
 }
 
 func standingReason(s *registry.Standing) Reason {
+	if s.Code == registry.Curtailed {
+		return ProductRestricted
+	}
 	if s.Suspension != nil && s.Suspension.Automatic {
 		return AnomalySuspended
 	}

@@ -52,8 +52,10 @@ type Decision struct {
 
 	// Plan are the limits that apply, nil when the decision came before them or
 	// there are none; Spent is what each is at, in the same order.
-	Plan  *Plan
-	Spent ratelimit.Outcome
+	Plan      *Plan
+	Spent     ratelimit.Outcome
+	throttles registry.Throttles
+
 	// Refused is the limit that refused; Shadowed one that only would have.
 	Refused, Shadowed *PlanItem
 }

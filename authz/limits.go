@@ -58,6 +58,8 @@ type planKey struct {
 	product *registry.Product
 	service *registry.Service
 	ssid    string
+	// throttles are most often none; each is paid like a limit.
+	throttles registry.Throttles
 }
 
 // PlanItem is one limit of a plan.
@@ -69,6 +71,9 @@ type PlanItem struct {
 	// of RateLimit (draft-ietf-httpapi-ratelimit-headers-10 §3, §4): the name as a
 	// String of RFC 9651.
 	Policy, Quoted string
+	// Throttle is the suspension that the limit stands for, nil for a limit of the
+	// register.
+	Throttle *registry.Suspension
 }
 
 // LimitCounts says how often limits refused, by kind of limit, for metrics.
@@ -119,6 +124,13 @@ func (x *Limits) pay(view *registry.View, d *Decision, elapsed time.Duration, no
 	}
 	d.RetryAfter = max(d.Spent.RetryAfter, time.Millisecond)
 	x.refused[d.Refused.Kind].Add(1)
+	if t := d.Refused.Throttle; t != nil {
+		d.Suspension = t
+		if t.Automatic {
+			return AnomalyThrottled
+		}
+		return RateLimited
+	}
 	switch {
 	case !exhausted(d):
 		return RateLimited // there is some left, with other sidecars: it is on its way
@@ -145,7 +157,7 @@ func exhausted(d *Decision) bool {
 
 // plan finds the plan of a call, or makes it.
 func (x *Limits) plan(view *registry.View, d *Decision) *Plan {
-	key := planKey{view.LimitsRevision(), d.App, d.Product, d.Service, d.SSID}
+	key := planKey{view.LimitsRevision(), d.App, d.Product, d.Service, d.SSID, d.throttles}
 	h := maphash.Comparable(x.seed, key)
 	set := &x.sets[h%uint64(len(x.sets))]
 	for i := range set {
@@ -183,7 +195,33 @@ func (x *Limits) makePlan(view *registry.View, key planKey, d *Decision) *Plan {
 		p.limits = append(p.limits, l)
 		p.Items = append(p.Items, NewPlanItem(a))
 	}
+	for _, t := range key.throttles {
+		if t == nil {
+			continue
+		}
+		l, item, ok := throttle(t)
+		p.unpayable = p.unpayable || !ok || len(p.limits) == ratelimit.LimitsMax
+		p.limits, p.Items = append(p.limits, l), append(p.Items, item)
+	}
 	return p
+}
+
+// throttleName is what the RateLimit headers call a throttle.
+const throttleName = "throttle"
+
+// throttle makes of a suspension that throttles the rate that it is: one bucket
+// for all sidecars, of a second's worth. Each has an account of its own, since
+// one that ends may leave another in force.
+func throttle(s *registry.Suspension) (*ratelimit.Limit, PlanItem, bool) {
+	a := registry.Applied{Of: s.Subject, Limit: &registry.Limit{
+		ID: registry.LimitID(s.Subject, throttleName), Subject: s.Subject, Name: throttleName,
+		Kind: registry.LimitRate, Amount: s.Rate, Burst: max(s.Rate, 2), // with one, the second of two sidecars would have nothing to give
+	}}
+	l, _ := LimitOf(a, nil)
+	l.ID, l.Version = registry.LimitID(s.Subject, s.ID), uint64(s.Revision)
+	item := NewPlanItem(a)
+	item.Throttle = s
+	return l, item, l.Validate() == nil
 }
 
 // limit makes what the limiter needs to know of a limit; false when it cannot

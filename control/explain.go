@@ -321,6 +321,9 @@ func registerAnswer(v *registry.View, r *authz.Record, at registry.Time) authz.R
 
 // standingReason is the contract's code for a standing.
 func standingReason(s *registry.Standing) authz.Reason {
+	if s.Code == registry.Curtailed {
+		return authz.ProductRestricted
+	}
 	if s.Suspension != nil && s.Suspension.Automatic {
 		return authz.AnomalySuspended
 	}

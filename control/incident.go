@@ -124,6 +124,7 @@ type containBody struct {
 	Emergency    bool                 `json:"emergency,omitempty" doc:"Nothing at all may pass."`
 	SuspensionID string               `json:"suspension_id,omitempty" maxLength:"64" doc:"Or name a suspension that was imposed from it."`
 	How          string               `json:"how,omitempty" maxLength:"500" doc:"The reason of the suspension, or how else it was contained."`
+	curbBody
 }
 
 type askLogsBody struct {
@@ -401,7 +402,11 @@ func (s *server) containIncident(c *call, in *containBody) (answer, error) {
 			if x.Body.Drill {
 				return registry.Outcome{}, registry.Field("/subject", "a drill touches nothing in production; say in how what would have been done")
 			}
-			r, err := s.reg.Suspend(c.r.Context(), c.actor, registry.SuspendCommand{Subject: *in.Subject, Reason: in.How, Emergency: in.Emergency, IncidentID: id})
+			cmd, err := in.curb(registry.SuspendCommand{Subject: *in.Subject, Reason: in.How, Emergency: in.Emergency, IncidentID: id})
+			if err != nil {
+				return registry.Outcome{}, err
+			}
+			r, err := s.reg.Suspend(c.r.Context(), c.actor, cmd)
 			if err != nil {
 				return registry.Outcome{}, err
 			}

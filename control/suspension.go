@@ -40,6 +40,23 @@ type suspendBody struct {
 	NoticeID   string        `json:"notice_id,omitempty" maxLength:"64"`
 	IncidentID string        `json:"incident_id,omitempty" maxLength:"64"`
 	Expires    registry.Time `json:"expires_at,omitempty" doc:"Default: in 4 hours."`
+	curbBody
+}
+
+// curbBody curbs a subject instead of stopping it.
+type curbBody struct {
+	Effect  string        `json:"effect,omitempty" enum:"throttle,restrict" doc:"Left out: nothing may pass."`
+	Rate    int64         `json:"rate,omitempty" minimum:"1" maximum:"1000000" doc:"Of a throttle: calls a second, over all sidecars."`
+	MaxRisk registry.Risk `json:"max_risk,omitempty" minimum:"1" maximum:"3" doc:"Of a restriction: the highest service rating left."`
+}
+
+// curb fills a command in.
+func (b *curbBody) curb(c registry.SuspendCommand) (registry.SuspendCommand, error) {
+	c.Rate, c.MaxRisk = b.Rate, b.MaxRisk
+	if err := c.Effect.UnmarshalText([]byte(b.Effect)); err != nil {
+		return c, &registry.FieldError{Field: "/effect", Err: err}
+	}
+	return c, nil
 }
 
 type confirmBody struct {
@@ -94,10 +111,14 @@ func (s *server) suspend(c *call, in *suspendBody) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	r, err := s.reg.Suspend(c.r.Context(), c.actor, registry.SuspendCommand{
+	cmd, err := in.curb(registry.SuspendCommand{
 		Subject: in.Subject.ref(), Reason: in.Reason, Emergency: in.Emergency,
 		NoticeID: in.NoticeID, IncidentID: in.IncidentID, Expires: in.Expires,
 	})
+	if err != nil {
+		return answer{}, err
+	}
+	r, err := s.reg.Suspend(c.r.Context(), c.actor, cmd)
 	return s.suspended(c, w, r, err, created)
 }
 

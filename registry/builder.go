@@ -97,6 +97,7 @@ func insert[T any](b *Builder, t *table[T], o *owned, e *Entry[T]) (old *T, ok b
 }
 
 func (b *Builder) indexSuspension(old, s *Suspension) {
+	b.v.curbs += curbs(s) - curbs(old)
 	if old != nil {
 		b.suspendedList(old.Subject, func(list []*Suspension) []*Suspension {
 			return slices.DeleteFunc(list, func(x *Suspension) bool { return x.ID == s.ID })
@@ -108,6 +109,14 @@ func (b *Builder) indexSuspension(old, s *Suspension) {
 			return slices.Insert(list, at, s)
 		})
 	}
+}
+
+// curbs counts a suspension that curbs and is not lifted.
+func curbs(s *Suspension) int {
+	if s == nil || s.LiftedAt != 0 || s.Effect == EffectStop {
+		return 0
+	}
+	return 1
 }
 
 // endsLater orders suspensions: without end first, then those that expire last.

@@ -1,5 +1,7 @@
 package registry
 
+import "math"
+
 // suspension reads a Suspension. A thousand of them at once go to every sidecar,
 // and whoever imposed them waits for the last: reading them by encoding/json was
 // two thirds of the work of applying them.
@@ -57,6 +59,19 @@ func (d *decoder) suspension(data []byte, x *Suspension) bool {
 		case "revision":
 			s.once(&seen, 15)
 			x.Revision = Revision(s.number())
+		case "rate":
+			s.once(&seen, 16)
+			n := s.number()
+			s.fail(n > math.MaxInt64)
+			x.Rate = int64(n)
+		case "max_risk":
+			s.once(&seen, 17)
+			n := s.number()
+			s.fail(n > 255)
+			x.MaxRisk = Risk(n)
+		case "effect":
+			s.once(&seen, 18)
+			x.Effect = Effect(s.enum(effectWords))
 		default:
 			return false
 		}

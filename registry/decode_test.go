@@ -81,6 +81,7 @@ func genSuspension(t *rapid.T) Suspension {
 		ImposedBy: text("by"), ImposedAt: genTime(t), ConfirmedBy: text("confirmed"), Starts: genTime(t), Expires: genTime(t),
 		LiftedAt: genTime(t), LiftedBy: text("lifted by"), LiftReason: text("lift reason"), NoticeID: text("notice"),
 		IncidentID: text("incident"), Revision: Revision(rapid.Uint64().Draw(t, "revision")),
+		Rate: rapid.Int64().Draw(t, "rate"), MaxRisk: Risk(rapid.Byte().Draw(t, "max risk")), Effect: Effect(rapid.IntRange(0, len(effectWords)-1).Draw(t, "effect")),
 	}
 }
 

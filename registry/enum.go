@@ -170,6 +170,28 @@ func (s *VersionState) UnmarshalText(b []byte) error {
 	return err
 }
 
+// Effect is what a suspension does to the calls of its subject.
+type Effect uint8
+
+// The effects.
+const (
+	EffectStop     Effect = iota
+	EffectThrottle        // so many calls a second
+	EffectRestrict        // services of low ratings only
+)
+
+var effectWords = []string{"", "throttle", "restrict"}
+
+func (e Effect) String() string               { return enumText(effectWords, uint8(e)) }
+func (e Effect) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// UnmarshalText accepts exactly the words of String.
+func (e *Effect) UnmarshalText(b []byte) error {
+	v, err := parseEnum("effect", effectWords, b)
+	*e = Effect(v)
+	return err
+}
+
 // Kind is the kind of a record of the register, and of a suspension's subject.
 type Kind uint8
 

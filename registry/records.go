@@ -190,8 +190,8 @@ type SubjectRef struct {
 
 func (s SubjectRef) String() string { return s.Kind.String() + "/" + s.ID }
 
-// Suspension stops its subject from its start until it is lifted or expires.
-// It is never deleted.
+// Suspension stops its subject from its start until it is lifted or expires, or
+// curbs it, by its Effect. It is never deleted.
 type Suspension struct {
 	ID          string     `json:"id"` // SU-<revision in base 10>
 	Subject     SubjectRef `json:"subject"`
@@ -209,6 +209,9 @@ type Suspension struct {
 	NoticeID    string     `json:"notice_id,omitempty"`
 	IncidentID  string     `json:"incident_id,omitempty"`
 	Revision    Revision   `json:"revision,omitempty"` // of the commit that imposed it
+	Rate        int64      `json:"rate,omitempty"`     // EffectThrottle: calls a second, over all sidecars
+	MaxRisk     Risk       `json:"max_risk,omitempty"` // EffectRestrict: the highest service rating left
+	Effect      Effect     `json:"effect,omitempty"`   // not set: stops
 }
 
 // Active tells whether the suspension holds at an instant: started, neither

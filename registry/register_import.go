@@ -185,6 +185,9 @@ func checkImportedSuspension(v *View, s *Suspension) error {
 	if err := checkSubject(v, s.Subject); err != nil {
 		return err
 	}
+	if err := checkEffect(s); err != nil {
+		return err
+	}
 	for _, f := range []struct{ pointer, text string }{{"/imposed_by", s.ImposedBy}, {"/confirmed_by", s.ConfirmedBy}, {"/lifted_by", s.LiftedBy}} {
 		if err := checkText(f.pointer, f.text, nameBytesMax, f.pointer == "/imposed_by"); err != nil {
 			return err

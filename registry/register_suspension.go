@@ -26,6 +26,11 @@ type SuspendCommand struct {
 	NoticeID   string
 	IncidentID string
 	Expires    Time // not set: in 4 h, or never when the notice named has taken effect
+	// Effect curbs instead of stopping: Rate is of a throttle, MaxRisk of a
+	// restriction.
+	Effect  Effect
+	Rate    int64
+	MaxRisk Risk
 }
 
 // Suspend stops its subject from the commit on. Operators and incident
@@ -50,6 +55,51 @@ func (r *Register) Suspend(ctx context.Context, a Actor, c SuspendCommand) (Resu
 		return t.put(KindSuspension, s.ID, s)
 	})
 	return res, r.Exposed(ctx, err)
+}
+
+// Impose suspends or curbs as part of another command, as Suspend would, by a
+// policy of monitoring: it denies as such. The ID of one alike that is in force
+// already comes back as existing.
+func (t *Tx) Impose(c SuspendCommand) (id string, existing bool, err error) {
+	if err := needSuspend(t.actor); err != nil {
+		return "", false, err
+	}
+	s, err := planSuspension(t.view, t.actor, c, t.now)
+	if err != nil {
+		return "", false, err
+	}
+	s.Automatic = true
+	if old := alike(t.view, s, t.now); old != nil {
+		return old.ID, true, nil
+	}
+	s.ID, s.Revision = fmt.Sprintf("SU-%d", t.revision), t.revision
+	if err := creating[Suspension](t, s.ID); err != nil {
+		return "", false, err
+	}
+	return s.ID, false, t.put(KindSuspension, s.ID, s)
+}
+
+// rateMax bounds a throttle, in calls a second.
+const rateMax = 1_000_000
+
+// checkEffect wants what the effect needs, and nothing that it does not.
+func checkEffect(s *Suspension) error {
+	throttle, restrict := s.Effect == EffectThrottle, s.Effect == EffectRestrict
+	switch k := s.Subject.Kind; {
+	case throttle && (s.Rate < 1 || s.Rate > rateMax):
+		return Field("/rate", "a throttle needs how many calls a second are left, from 1 to %d", rateMax)
+	case !throttle && s.Rate != 0:
+		return Field("/rate", "only a throttle has a rate")
+	case restrict && (s.MaxRisk < 1 || s.MaxRisk > 3):
+		return Field("/max_risk", "a restriction needs the highest service rating left, 1 to 3")
+	case !restrict && s.MaxRisk != 0:
+		return Field("/max_risk", "only a restriction has a highest rating")
+	case throttle && k != KindProduct && k != KindClientApp && k != KindSubscription:
+		return Field("/subject/kind", "a throttle is of a product, client-app or subscription")
+	case restrict && (k == KindVersion || k == KindService):
+		return Field("/subject/kind", "a restriction is of an entity, product, client-app, credential or subscription")
+	}
+	return nil
 }
 
 // planSuspension checks what is asked for and fills in the rest.
@@ -86,7 +136,10 @@ func planSuspension(v *View, a Actor, c SuspendCommand, now Time) (*Suspension, 
 	}
 	s := &Suspension{
 		Subject: c.Subject, Reason: c.Reason, Emergency: c.Emergency, NoticeID: c.NoticeID, IncidentID: c.IncidentID,
-		ImposedBy: a.Name, ImposedAt: now, Starts: now, Expires: c.Expires,
+		ImposedBy: a.Name, ImposedAt: now, Starts: now, Expires: c.Expires, Effect: c.Effect, Rate: c.Rate, MaxRisk: c.MaxRisk,
+	}
+	if err := checkEffect(s); err != nil {
+		return nil, err
 	}
 	alone, most := now+Time(SuspendAlone.Milliseconds()), now+Time(SuspendConfirmed.Milliseconds())
 	if s.Expires == 0 && (!noticed || s.Emergency) {
@@ -160,7 +213,8 @@ func alike(v *View, s *Suspension, now Time) *Suspension {
 	}
 	for _, old := range e.Value {
 		lasts := old.Expires == 0 || s.Expires != 0 && old.Expires+Time(alikeSlack.Milliseconds()) >= s.Expires
-		if old.Active(now) && !old.Automatic && old.Emergency == s.Emergency && lasts {
+		if old.Active(now) && old.Automatic == s.Automatic && old.Emergency == s.Emergency && lasts &&
+			old.Effect == s.Effect && old.Rate == s.Rate && old.MaxRisk == s.MaxRisk {
 			return old
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	CredentialBlocked
 	SubscriptionBlocked
 	ServiceSuspended
+	Curtailed // restricted for a time to services of lower ratings
 )
 
 // StandingQuery is about one call. Only App is always needed; the rest is left
@@ -45,7 +46,16 @@ type Standing struct {
 	// Bypassed is a suspension that would have denied, had the service not been
 	// available while suspended.
 	Bypassed *Suspension
+	// Throttles are the suspensions that let a good call pass at a rate only, of
+	// its product, client app and subscription; nil where there is none.
+	Throttles Throttles
 }
+
+// Throttles are of a product, a client app and a subscription.
+type Throttles [3]*Suspension
+
+// Any tells whether there is one.
+func (t *Throttles) Any() bool { return t[0] != nil || t[1] != nil || t[2] != nil }
 
 // Standing derives the standing of a call at an instant. Everything that ends
 // by itself (a certificate, support for a version, a suspension) is compared
@@ -79,6 +89,28 @@ func (v *View) Standing(q *StandingQuery, at Time) Standing {
 	if q.Service != nil {
 		if x := v.Suspended(KindService, q.Service.Key, at); x != nil {
 			return s.deny(ServiceSuspended, x)
+		}
+	}
+	if v.curbs > 0 {
+		return v.curbed(s, q, at)
+	}
+	return s
+}
+
+// curbed looks for what does not stop the call's subjects and yet binds them.
+func (v *View) curbed(s Standing, q *StandingQuery, at Time) Standing {
+	var b [11]byte
+	owner, _ := s.Product.Owner.AppendText(b[:0])
+	for i, of := range [...]struct {
+		kind Kind
+		id   string
+	}{{KindProduct, s.Product.ID}, {KindClientApp, q.App.ClientID}, {KindSubscription, q.SSID}, {KindEntity, unsafeString(owner)}, {KindCredential, q.Thumbprint}} {
+		throttle, restrict := v.Curbed(of.kind, of.id, at)
+		if i < len(s.Throttles) {
+			s.Throttles[i] = throttle
+		}
+		if restrict != nil && q.Service != nil && (q.Service.Risk > restrict.MaxRisk || q.Service.Risk == 0) && !s.bypass(restrict, q) {
+			return s.deny(Curtailed, restrict)
 		}
 	}
 	return s

@@ -33,6 +33,8 @@ type View struct {
 	// lifted: without end first, then those that expire last. Expired ones stay:
 	// what a View holds depends on no clock.
 	suspended [KindService + 1]table[[]*Suspension]
+	// curbs is how many of them curb instead of stop: mostly none.
+	curbs int
 	// clientSubs lists the subscriptions of a product for a client: "FP-1001 56000001313".
 	clientSubs table[[]string]
 	// limited lists, per kind and ID of the subject, the limits not removed, by name.
@@ -83,7 +85,7 @@ func (v *View) Denied(what, issuer, val string, at Time) bool {
 	return d != nil && d.Active(at)
 }
 
-// Suspended finds the suspension of a subject that holds at an instant, an
+// Suspended finds the suspension that stops a subject at an instant, an
 // emergency before any other; nil when there is none.
 func (v *View) Suspended(kind Kind, id string, at Time) *Suspension {
 	t := &v.suspended[kind]
@@ -99,11 +101,36 @@ func (v *View) Suspended(kind Kind, id string, at Time) *Suspension {
 		if s.Expires != 0 && s.Expires <= at {
 			break // and so have all that follow
 		}
-		if s.Active(at) && (found == nil || s.Emergency && !found.Emergency) {
+		if s.Effect == EffectStop && s.Active(at) && (found == nil || s.Emergency && !found.Emergency) {
 			found = s
 		}
 	}
 	return found
+}
+
+// Curbed finds the tightest throttle and the tightest restriction of a subject
+// that hold at an instant; nil where there is none.
+func (v *View) Curbed(kind Kind, id string, at Time) (throttle, restrict *Suspension) {
+	if v.curbs == 0 || id == "" {
+		return nil, nil
+	}
+	e := v.suspended[kind].get(id)
+	if e == nil {
+		return nil, nil
+	}
+	for _, s := range e.Value {
+		if s.Expires != 0 && s.Expires <= at {
+			break // and so have all that follow
+		}
+		switch {
+		case !s.Active(at):
+		case s.Effect == EffectThrottle && (throttle == nil || s.Rate < throttle.Rate):
+			throttle = s
+		case s.Effect == EffectRestrict && (restrict == nil || s.MaxRisk < restrict.MaxRisk):
+			restrict = s
+		}
+	}
+	return throttle, restrict
 }
 
 // Nominated finds an SSID by which a client nominated a product; "" when none.

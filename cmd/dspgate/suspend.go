@@ -48,6 +48,7 @@ func newSuspendCmd(g *globals) *cobra.Command {
 	var s client.Suspend
 	var expires time.Duration
 	var w waitFlags
+	var maxRisk int
 	cmd := &cobra.Command{
 		Use: "suspend KIND ID", Short: "Suspend an entity, product, version, client app, credential, subscription or service",
 		Long: "Suspends a subject from this instant on every sidecar. KIND is one of " + strings.Join(subjectKinds, ", ") + ";\n" +
@@ -71,6 +72,9 @@ func newSuspendCmd(g *globals) *cobra.Command {
 			if err := w.check(cmd); err != nil {
 				return err
 			}
+			if err := curb(cmd, &s, maxRisk); err != nil {
+				return err
+			}
 			if cmd.Flags().Changed("expires") {
 				if expires <= 0 {
 					return usageError("--expires %s: a suspension ends after it begins; write 4h", expires)
@@ -89,11 +93,31 @@ func newSuspendCmd(g *globals) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&s.Reason, "reason", "", "why; kept in the log and shown to the one who is suspended")
 	f.BoolVar(&s.Emergency, "emergency", false, "nothing at all may pass, not even receipts")
+	f.Int64Var(&s.Rate, "throttle", 0, "do not stop it: let so many calls a second pass, over all sidecars")
+	f.IntVar(&maxRisk, "restrict", 0, "do not stop it: leave it the services rated so or lower, 1 to 3")
 	f.DurationVar(&expires, "expires", 0, "how long it lasts (default 4h)")
 	f.StringVar(&s.NoticeID, "notice", "", "notice that announced it")
 	f.StringVar(&s.IncidentID, "incident", "", "incident it belongs to")
 	w.add(cmd)
 	return connected(g, "operator", cmd)
+}
+
+// curb turns a suspension into a throttle or a restriction, where a flag says so.
+func curb(cmd *cobra.Command, s *client.Suspend, maxRisk int) error {
+	throttle, restrict := cmd.Flags().Changed("throttle"), cmd.Flags().Changed("restrict")
+	switch {
+	case throttle && restrict:
+		return usageError("--throttle and --restrict are two suspensions; impose one after the other")
+	case throttle && s.Rate < 1:
+		return usageError("--throttle %d: at least 1 call a second", s.Rate)
+	case restrict && (maxRisk < 1 || maxRisk > 3):
+		return usageError("--restrict %d: a rating from 1 to 3", maxRisk)
+	case throttle:
+		s.Effect = registry.EffectThrottle
+	case restrict:
+		s.Effect, s.MaxRisk = registry.EffectRestrict, registry.Risk(maxRisk)
+	}
+	return nil
 }
 
 func newLiftCmd(g *globals) *cobra.Command {

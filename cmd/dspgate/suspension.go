@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,10 @@ func newSuspensionCmd(g *globals) *cobra.Command {
 
 func holds(s *client.Suspension) string {
 	switch {
+	case s.Active && s.Effect == registry.EffectThrottle:
+		return fmt.Sprintf("%d calls/s", s.Rate)
+	case s.Active && s.Effect == registry.EffectRestrict:
+		return fmt.Sprintf("rated to %d", s.MaxRisk)
 	case s.Active && s.Emergency:
 		return "emergency"
 	case s.Active:

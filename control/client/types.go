@@ -33,6 +33,11 @@ type Suspend struct {
 	NoticeID   string              `json:"notice_id,omitempty"`
 	IncidentID string              `json:"incident_id,omitempty"`
 	Expires    registry.Time       `json:"expires_at,omitempty"`
+	// Effect curbs instead of stopping: Rate is of a throttle, MaxRisk of a
+	// restriction.
+	Effect  registry.Effect `json:"effect,omitempty"`
+	Rate    int64           `json:"rate,omitempty"`
+	MaxRisk registry.Risk   `json:"max_risk,omitempty"`
 }
 
 // Wait says whether and how long to wait for the sidecars.
