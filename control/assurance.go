@@ -26,6 +26,7 @@ func (s *server) assuranceRoutes() []route {
 		product(get("/v1/products/{id}/requirements", "get-product-requirements", "What binds a product, why, and how to meet it; and what each party that delivers it owes.", s.productRequirements).givesPlain(boundView{})),
 		product(get("/v1/products/{id}/risk", "get-product-risk", "A product's risk profile, each contribution shown.", s.productRisk).givesPlain(certification.RiskProfile{})).by(onlookers),
 		get("/v1/entities/{abn}/signals", "list-signals", "What an entity shares with others: evidence or a contact.", s.listSignals).listsPlain(assurance.Signal{}).about(registry.KindEntity, "abn").by(keepers).tells("signals"),
+		get("/v1/assessments", "list-assessments", "What waits for an assessor, the riskiest first.", s.listAssessments).listsPlain(assessmentView{}).by(onlookers).filters("state").missing(),
 		get("/v1/standards", "list-standards", "The standards that can be compared.", s.listStandards).listsPlain(certification.Standard{}).missing(),
 		get("/v1/gap-analyses", "get-gap-analysis", "How far what is shown under one standard serves for another.", s.gapAnalysis).givesPlain(certification.Gap{}).filters("wanted", "given").missing(),
 

@@ -149,20 +149,36 @@ type markingView struct {
 	Version       string        `json:"version"`
 	Mark          string        `json:"mark" enum:"pass,warn,open,fail" doc:"The worst there is."`
 	Questions     []askedView   `json:"questions" doc:"Those that are asked, in order."`
+	Requirements  []markedView  `json:"requirements" doc:"How each requirement stands: its worst answer."`
 	Blockers      []blockerView `json:"blockers" doc:"What is still to be done."`
 }
 
+// markedView is how one requirement stands.
+type markedView struct {
+	Requirement string   `json:"requirement"`
+	Title       string   `json:"title"`
+	Mark        string   `json:"mark" enum:"pass,warn,open,fail"`
+	Say         []string `json:"say"`
+	Excused     bool     `json:"excused" doc:"An exception turns its fail into a warn."`
+}
+
 type askedView struct {
-	ID       string       `json:"id"`
-	Text     string       `json:"text"`
-	Help     string       `json:"help,omitempty"`
-	Kind     string       `json:"kind"`
-	Choices  []choiceView `json:"choices"`
-	Values   []string     `json:"values"`
-	Answered bool         `json:"answered"`
-	Note     string       `json:"note,omitempty"`
-	Mark     string       `json:"mark" enum:"pass,warn,open,fail"`
-	Say      string       `json:"say,omitempty" doc:"What is wrong and what to do."`
+	ID string `json:"id"`
+	// Requirement is the one it belongs to, "" for none.
+	Requirement   string                       `json:"requirement,omitempty"`
+	Text          string                       `json:"text"`
+	Help          string                       `json:"help,omitempty"`
+	Kind          string                       `json:"kind"`
+	Choices       []choiceView                 `json:"choices"`
+	Values        []string                     `json:"values"`
+	Answered      bool                         `json:"answered"`
+	Note          string                       `json:"note,omitempty"`
+	Mark          string                       `json:"mark" enum:"pass,warn,open,fail"`
+	Say           string                       `json:"say,omitempty" doc:"What is wrong and what to do."`
+	Optional      bool                         `json:"optional"`
+	NeedsEvidence bool                         `json:"evidence_needed" doc:"The answer must come with evidence of one of the requirement's types."`
+	Evidence      []string                     `json:"evidence" doc:"Content addresses of what was attached."`
+	Missing       []certification.EvidenceType `json:"evidence_missing" doc:"Attach evidence of one of these types."`
 }
 
 type choiceView struct {
@@ -176,17 +192,21 @@ type blockerView struct {
 }
 
 func viewMarking(m *certification.Marking) markingView {
-	v := markingView{Questionnaire: m.Questionnaire, Version: m.Version, Mark: m.Mark.String(), Questions: []askedView{}, Blockers: []blockerView{}}
+	v := markingView{Questionnaire: m.Questionnaire, Version: m.Version, Mark: m.Mark.String(), Questions: []askedView{}, Requirements: []markedView{}, Blockers: []blockerView{}}
 	for i := range m.Questions {
 		q := &m.Questions[i]
-		a := askedView{ID: q.ID, Text: q.Text, Help: q.Help, Kind: string(q.Kind), Choices: []choiceView{}, Values: []string{}, Mark: q.Mark.String(), Say: q.Say}
+		a := askedView{ID: q.ID, Text: q.Text, Help: q.Help, Kind: string(q.Kind), Choices: []choiceView{}, Values: []string{}, Mark: q.Mark.String(), Say: q.Say,
+			Requirement: q.Requirement, Optional: q.Optional, NeedsEvidence: q.Question.Evidence, Evidence: []string{}, Missing: some(q.EvidenceMissing)}
 		for _, o := range q.Choices {
 			a.Choices = append(a.Choices, choiceView{o.Value, o.Text})
 		}
 		if q.Answer != nil {
-			a.Answered, a.Values, a.Note = true, some(q.Answer.Values), q.Answer.Note
+			a.Answered, a.Values, a.Note, a.Evidence = true, some(q.Answer.Values), q.Answer.Note, some(q.Answer.Evidence)
 		}
 		v.Questions = append(v.Questions, a)
+	}
+	for _, r := range m.Requirements {
+		v.Requirements = append(v.Requirements, markedView{r.Requirement, r.Title, r.Mark.String(), some(r.Say), r.Exception != nil})
 	}
 	for _, b := range m.Blockers() {
 		v.Blockers = append(v.Blockers, blockerView{b.Question, b.Say})

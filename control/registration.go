@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dspgate/dspgate/authz"
@@ -28,14 +29,14 @@ func (s *server) caseworkRoutes() []route {
 	}
 	return []route{
 		get("/v1/registration-terms", "get-registration-terms", "The terms and the declaration that an applicant accepts.", s.terms).givesPlain(casework.Terms{}).missing(),
-		get("/v1/registrations", "list-registrations", "Registrations by ABN.", s.listRegistrations).listsPlain(registrationView{}).filters("q").missing().tells("registrations"),
-		post("/v1/registrations", "apply", "Begin an application for an ABN.", with(s, s.apply)).givesPlain(registrationView{}).tags().by(own).creating(),
-		get("/v1/registrations/{abn}", "get-registration", "One registration: its case, its clocks, and what may be done next.", s.getRegistration).givesPlain(registrationView{}).tags().missing().tells("registration"),
-		put("/v1/registrations/{abn}", "revise-registration", "Replace the form of a draft.", with(s, s.revise)).givesPlain(registrationView{}).tags().by(own),
-		reg("submit", "submit-registration", "Accept the terms, declare, and hand the draft in.", with(s, s.submitRegistration)).by(own),
-		reg("withdraw", "withdraw-registration", "Take an application back into a draft.", with(s, s.withdrawApplication)).by(own).optionally(),
+		get("/v1/registrations", "list-registrations", "Registrations by ABN, or by whose clock runs, the one that is due first in front.", s.listRegistrations).listsPlain(registrationView{}).filters("q", "clock").missing().tells("registrations").byNewcomers(),
+		post("/v1/registrations", "apply", "Begin an application for an ABN.", with(s, s.apply)).givesPlain(registrationView{}).tags().by(own).creating().byNewcomers(),
+		get("/v1/registrations/{abn}", "get-registration", "One registration: its case, its clocks, and what may be done next.", s.getRegistration).givesPlain(registrationView{}).tags().missing().tells("registration").byNewcomers(),
+		put("/v1/registrations/{abn}", "revise-registration", "Replace the form of a draft.", with(s, s.revise)).givesPlain(registrationView{}).tags().by(own).byNewcomers(),
+		reg("submit", "submit-registration", "Accept the terms, declare, and hand the draft in.", with(s, s.submitRegistration)).by(own).byNewcomers(),
+		reg("withdraw", "withdraw-registration", "Take an application back into a draft.", with(s, s.withdrawApplication)).by(own).optionally().byNewcomers(),
 		reg("ask", "ask-applicant", "Ask the applicant something; the agency's clock stops meanwhile.", with(s, s.ask)).by(registrar),
-		reg("reply", "reply-to-question", "Answer the oldest open question.", with(s, s.reply)).by(own),
+		reg("reply", "reply-to-question", "Answer the oldest open question.", with(s, s.reply)).by(own).byNewcomers(),
 		reg("checks", "record-check", "Record the outcome, and only the outcome, of one eligibility check.", with(s, s.recordCheck)).by(registrar),
 		reg("admit", "admit", "Register an entity whose checks have passed; its test environments open.", with(s, s.admitEntity)).by(registrar).optionally(),
 		reg("reject", "reject", "Reject an application.", with(s, s.reject)).by(registrar),
@@ -168,10 +169,17 @@ func (s *server) listRegistrations(c *call) (answer, error) {
 			return answer{}, wrongParam("q", "write a word or two")
 		}
 	}
+	on, ok, err := c.filterWord("clock")
+	if err != nil {
+		return answer{}, err
+	}
+	if ok { // the first decides the order: by its values from the least there is
+		q.Where, q.From = slices.Insert(q.Where, 0, registry.Where{Index: casework.ClockIndex(on)}), "0"
+	}
 	if !c.actor.Staff() {
 		q.Where = append(q.Where, registry.Where{Index: "applied_by", Value: c.actor.Name})
 		if c.actor.Entity != 0 {
-			q.Where = []registry.Where{{Index: "word", Value: c.actor.Entity.String()}}
+			q.Where = slices.Replace(q.Where, len(q.Where)-1, len(q.Where), registry.Where{Index: "word", Value: c.actor.Entity.String()})
 		}
 	}
 	ids, total := book.Find(q)

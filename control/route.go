@@ -25,7 +25,7 @@ type route struct {
 	list, recorded, creates   bool
 	tagged, matches, trims    bool
 	optional                  bool // the body may be left out
-	peopleOnly                bool
+	peopleOnly, newcomers     bool
 	absent                    bool   // 404 though no record is named
 	personal                  string // the personal data it shows, for the audit log
 	media                     string // the answer is a file of this media type, written by the handler
@@ -96,9 +96,13 @@ func (rt route) open() route    { rt.public = true; return rt }
 func (rt route) trimmed() route { rt.trims = true; return rt }
 
 // byPeople: not for programs, whatever their permissions.
-func (rt route) byPeople() route  { rt.peopleOnly = true; return rt }
-func (rt route) unmatched() route { rt.matches = false; return rt }
-func (rt route) missing() route   { rt.absent = true; return rt }
+func (rt route) byPeople() route { rt.peopleOnly = true; return rt }
+
+// byNewcomers: also for people signed in who belong to no entity yet, who have no
+// permission but this: to apply for one.
+func (rt route) byNewcomers() route { rt.newcomers = true; return rt }
+func (rt route) unmatched() route   { rt.matches = false; return rt }
+func (rt route) missing() route     { rt.absent = true; return rt }
 
 // called names the operation otherwise than by its path.
 func (rt route) called(id string) route { rt.id = id; return rt }
@@ -152,6 +156,8 @@ func (rt *route) permissionText() string {
 		return "For: people signed in at the console."
 	case rt.allow == 0:
 		return "For everybody signed in; a developer sees its own entity only."
+	case rt.newcomers:
+		return "For: " + strings.Join(permissionWords(rt.allow), ", ") + ". Also for people signed in at the console who belong to no entity."
 	}
 	return "For: " + strings.Join(permissionWords(rt.allow), ", ") + "."
 }
@@ -213,6 +219,7 @@ var params = map[string]param{
 	"officer":      {"officer", "Only what this person works on.", text},
 	"live":         {"live", "Only what there is still something to do about (true), or not (false).", oneOf("true", "false")},
 	"about":        {"about", "Only about this case, such as incident/INC-12.", text},
+	"clock":        {"clock", "Only what waits for the agency, or for the applicant; what is due first in front.", oneOf("agency", "applicant")},
 	"wanted":       {"wanted", "The standard that is to be met.", text},
 	"given":        {"given", "The standard that is met already.", text},
 	"active":       {"active", "Only what holds now (true), or what does not (false).", boolean},

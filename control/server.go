@@ -354,6 +354,9 @@ func (s *server) admit(c *call) (err error) {
 			return err
 		}
 	}
+	if rt.newcomers && c.person && c.actor.Permissions == 0 {
+		c.actor.Permissions = registry.PermDeveloper // of no entity: what the person applied for itself, and nothing else
+	}
 	if c.view, err = s.reg.View(); err != nil {
 		return err
 	}

@@ -191,6 +191,20 @@ func newEvidenceSubmitCmd(g *globals) *cobra.Command {
 	return connected(g, "developer", cmd)
 }
 
+// waitingRow is what waits for an assessor, as it is listed.
+type waitingRow struct {
+	ProductID    string        `json:"product_id"`
+	State        string        `json:"state"`
+	Category     string        `json:"category"`
+	Basis        string        `json:"verification_basis"`
+	Verification string        `json:"verification_id"`
+	Due          registry.Time `json:"due_at"`
+	Risk         struct {
+		Score int    `json:"score"`
+		Level string `json:"level"`
+	} `json:"risk"`
+}
+
 func newVerificationCmd(g *globals) *cobra.Command {
 	step := func(what string) func([]string) string {
 		return func(args []string) string { return client.Path("verifications", args[0], what) }
@@ -204,6 +218,15 @@ func newVerificationCmd(g *globals) *cobra.Command {
 			{"RISK", func(v *assurance.Verification) string { return fmt.Sprint(v.Risk.Score) }},
 			{"OPENED", func(v *assurance.Verification) string { return v.Opened.String() }},
 		}, filterFlag{"product", "product_id", "only of this product"}, filterFlag{"state", "state", "open or closed"}, filterFlag{"period", "period", "only of this draw"}),
+		listOf(g, "queue", nil, "assessor", "List what waits for an assessor, the riskiest first", func([]string) []string { return []string{"assessments"} }, []column[waitingRow]{
+			{"PRODUCT", func(w *waitingRow) string { return w.ProductID }},
+			{"STATE", func(w *waitingRow) string { return w.State }},
+			{"CATEGORY", func(w *waitingRow) string { return w.Category }},
+			{"BASIS", func(w *waitingRow) string { return w.Basis }},
+			{"VERIFICATION", func(w *waitingRow) string { return w.Verification }},
+			{"RISK", func(w *waitingRow) string { return fmt.Sprintf("%d %s", w.Risk.Score, w.Risk.Level) }},
+			{"DUE", func(w *waitingRow) string { return w.Due.String() }},
+		}, filterFlag{"state", "state", "only in this state"}),
 		showCmd(g, "assessor", "show VERIFICATION", "Show a verification", []string{"VERIFICATION"}, byID("verifications")),
 		writeCmd(g, write{use: "open PRODUCT", short: "Open a verification", as: "assessor", names: []string{"PRODUCT"}, method: http.MethodPost, path: at("verifications"),
 			fields: []field{{flag: "requirement", member: "requirements", kind: list, usage: "to look at; default all that apply"}, {flag: "basis", member: "basis", kind: text, usage: "why; default ad hoc"}, reasonField},

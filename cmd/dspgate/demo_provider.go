@@ -28,6 +28,7 @@ func demoPeople() []sandboxop.Person {
 		{Email: "operator2@agency.example", Name: "Otto Operator", Roles: []string{"operator", "registrar"}},
 		{Email: "registrar@agency.example", Name: "Rhea Registrar", Roles: []string{"registrar"}},
 		{Email: "assessor@agency.example", Name: "Asa Assessor", Roles: []string{"assessor"}},
+		{Email: "assessor2@agency.example", Name: "Ari Assessor", Roles: []string{"assessor"}},
 		{Email: "officer@agency.example", Name: "Ines Incident", Roles: []string{"incident-officer"}},
 		{Email: "auditor@agency.example", Name: "Abel Auditor", Roles: []string{"auditor"}},
 	}

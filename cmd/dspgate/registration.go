@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dspgate/dspgate/control/client"
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/casework"
 )
 
 // fileBytesMax bounds a form or answers read from a file.
@@ -51,6 +54,12 @@ func registrationCmds(g *globals) []*cobra.Command {
 	why := field{flag: "reason", member: "reason", kind: text, usage: "why; kept, and told", needed: true}
 	return []*cobra.Command{
 		showCmd(g, "registrar", "registration ABN", "Show an entity's registration, its clocks and what may be done next", []string{"ABN"}, byID("registrations")),
+		listOf(g, "registrations", nil, "registrar", "List registrations", func([]string) []string { return []string{"registrations"} }, []column[registrationRow]{
+			{"ABN", func(r *registrationRow) string { return r.ABN.String() }},
+			{"NAME", func(r *registrationRow) string { return r.Case.Form.Name }},
+			{"STATE", func(r *registrationRow) string { return r.State.String() }},
+			{"WAITS FOR", func(r *registrationRow) string { return r.waits() }},
+		}, filterFlag{"clock", "clock", "agency or applicant: only what waits for them, what is due first in front"}, filterFlag{"search", "q", "only with these words"}),
 		showCmd(g, "registrar", "terms", "Show the terms that an applicant accepts", nil, at("registration-terms")),
 		writeCmd(g, write{
 			use: "apply ABN", short: "Begin an application", as: "registrar", names: []string{"ABN"}, fields: []field{form, reasonField}, shape: readJSON("form"),
@@ -87,4 +96,22 @@ func registrationCmds(g *globals) []*cobra.Command {
 		do("answer-review", "Say that what is registered is still so", "answer-review", note),
 		do("cancel", "End an entity, and all that is under it, for good", "cancel", why),
 	}
+}
+
+// registrationRow is a registration as it is listed.
+type registrationRow struct {
+	ABN   registry.ABN          `json:"abn"`
+	State registry.EntityState  `json:"state"`
+	Case  casework.Registration `json:"case"`
+}
+
+// waits tells of the clocks that run.
+func (r *registrationRow) waits() string {
+	var all []string
+	for _, c := range r.Case.Clocks {
+		if !c.Ended.Set() {
+			all = append(all, c.On+" to "+c.Name+" by "+c.Due.String())
+		}
+	}
+	return strings.Join(all, "; ")
 }

@@ -135,7 +135,7 @@ func (c *console) headers(next http.Handler) http.Handler {
 		if c.cfg.Secure {
 			h.Set("Strict-Transport-Security", "max-age=63072000")
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, formBytesMax)
+		r.Body = http.MaxBytesReader(w, r.Body, bodyBytesMax(r))
 		next.ServeHTTP(w, r)
 	})
 }
@@ -188,6 +188,9 @@ func (c *console) routes() {
 	mine("GET /console/audit", (*visit).audit)
 	mine("GET /console/audit/{index}", (*visit).auditEntry)
 	mine("GET /console/changes", (*visit).changes)
+	applicationPages(mine)
+	certifyPages(mine)
+	assessPages(mine)
 	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("/", func(*visit) error { return &apiError{Status: http.StatusNotFound, Detail: "There is no such page."} })
 }

@@ -232,6 +232,7 @@ func (v *visit) frame(title string) frame {
 		add("/console/products", "Products")
 		add("/console/suspensions", "Suspensions")
 		add("/console/sidecars", "Sidecars")
+		f.workNav(a, add)
 		add("/console/decisions", "Decisions")
 		if a.Has(registry.PermAuditor) {
 			add("/console/changes", "Changes")
@@ -239,12 +240,14 @@ func (v *visit) frame(title string) frame {
 		}
 	case a.Has(registry.PermDeveloper):
 		add("/console/own", "Your products")
+		f.workNav(a, add)
 		add("/console/decisions", "Refused calls")
 		add("/console/people", "People")
 	}
 	if a.Permissions != 0 {
 		add("/console/tokens", "API tokens")
 	} else {
+		f.workNav(a, add)
 		add("/console/join", "Join an entity")
 	}
 	add("/register", "Public register")
@@ -298,14 +301,19 @@ func functions() template.FuncMap {
 		"days": func(t time.Time) string { return t.UTC().Format("15:04 UTC") },
 		"good": func(s string) string {
 			switch s {
-			case "ok", "Whitelisted", "Registered", "acknowledged", "active", "pass", "allowed":
+			case "ok", "Whitelisted", "Registered", "acknowledged", "active", "pass", "allowed", "passed", "closed", "covered", "stronger", "low":
 				return "good"
-			case "Draft", "SelfCertified", "InVerification", "PVT", "Interim", "ReviewDue", "pending", "lapsed", "warn", "Restricted", "Submitted", "Checking":
+			case "Draft", "SelfCertified", "InVerification", "PVT", "Interim", "ReviewDue", "pending", "lapsed", "warn", "Restricted", "Submitted", "Checking", "open", "asked", "to-ask", "answered", "expired", "medium", "weaker", "unknown":
 				return "warn"
 			}
 			return "bad"
 		},
-		"list": func(s []string) string { return strings.Join(s, ", ") },
-		"text": fmt.Sprint,
+		"state":    stateWords,
+		"day":      func(t registry.Time) string { return t.Std().UTC().Format("2 Jan 2006") },
+		"add":      func(a, b int) int { return a + b },
+		"size":     bytesText,
+		"evidence": evidenceTitle,
+		"list":     func(s []string) string { return strings.Join(s, ", ") },
+		"text":     fmt.Sprint,
 	}
 }

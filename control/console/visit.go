@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -47,6 +48,8 @@ type apiError struct {
 	Detail string    `json:"detail"`
 	Source apiSource `json:"source"`
 	Meta   apiMeta   `json:"meta"`
+
+	others []apiError // what else was wrong
 }
 
 type apiSource struct {
@@ -104,38 +107,75 @@ func (v *visit) send(method, path string, body, out any) error {
 }
 
 func (v *visit) call(ctx context.Context, method, path string, body, out any) (meta pageMeta, err error) {
+	q := request{method: method, path: path}
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return meta, err
+		}
+		q.body, q.media = bytes.NewReader(b), "application/json"
+	}
+	_, meta, err = v.ask(ctx, q, out)
+	return meta, err
+}
+
+// request is one to the API.
+type request struct {
+	method, path string
+	body         io.Reader
+	media        string // of the body
+	match        string // the ETag that it must still have
+}
+
+// to makes the request the person's.
+func (v *visit) to(ctx context.Context, q request) (*http.Request, error) {
 	if v.person != nil {
 		ctx = v.c.cfg.As(ctx, v.person.Actor)
 	}
-	var b []byte
-	if body != nil {
-		if b, err = json.Marshal(body); err != nil {
-			return meta, err
-		}
+	if q.body == nil {
+		q.body = http.NoBody
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://api"+path, bytes.NewReader(b))
+	req, err := http.NewRequestWithContext(ctx, q.method, "http://api"+q.path, q.body)
 	if err != nil {
-		return meta, &apiError{Status: http.StatusNotFound, Detail: "There is no such page."}
+		return nil, &apiError{Status: http.StatusNotFound, Detail: "There is no such page."}
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if q.media != "" {
+		req.Header.Set("Content-Type", q.media)
+	}
+	if q.match != "" {
+		req.Header.Set("If-Match", q.match)
+	}
+	return req, nil
+}
+
+// ask sends one request to the API and reads what it answers.
+func (v *visit) ask(ctx context.Context, q request, out any) (header http.Header, meta pageMeta, err error) {
+	req, err := v.to(ctx, q)
+	if err != nil {
+		return nil, meta, err
 	}
 	a := &reply{header: http.Header{}}
 	v.c.cfg.API.ServeHTTP(a, req)
+	meta, err = a.read(q.method, out)
+	return a.header, meta, err
+}
+
+// read takes an answer apart: what it holds, or the refusal.
+func (r *reply) read(method string, out any) (meta pageMeta, err error) {
 	var env struct {
 		Data   json.RawMessage `json:"data"`
 		Meta   pageMeta        `json:"_meta"`
 		Errors []apiError      `json:"errors"`
 	}
-	if err := json.Unmarshal(a.body.Bytes(), &env); err != nil {
-		return meta, fmt.Errorf("console: the API answered %d to %s: %w", a.status, method, err)
+	if err := json.Unmarshal(r.body.Bytes(), &env); err != nil {
+		return meta, fmt.Errorf("console: the API answered %d to %s: %w", r.status, method, err)
 	}
-	if a.status >= 300 || len(env.Errors) > 0 {
+	if r.status >= 300 || len(env.Errors) > 0 {
 		if len(env.Errors) == 0 {
-			return meta, fmt.Errorf("console: the API answered %d without saying why", a.status)
+			return meta, fmt.Errorf("console: the API answered %d without saying why", r.status)
 		}
 		e := env.Errors[0]
-		e.Status = a.status
+		e.Status, e.others = r.status, env.Errors[1:]
 		return meta, &e
 	}
 	if out != nil {

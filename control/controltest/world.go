@@ -51,6 +51,7 @@ func People() []sandboxop.Person {
 		{Email: "operator2@agency.example", Name: "Otto Operator", Roles: []string{"operator"}},
 		{Email: "registrar@agency.example", Name: "Rhea Registrar", Roles: []string{"registrar"}},
 		{Email: "assessor@agency.example", Name: "Asa Assessor", Roles: []string{"assessor"}},
+		{Email: "assessor2@agency.example", Name: "Ari Assessor", Roles: []string{"assessor"}},
 		{Email: "officer@agency.example", Name: "Ines Incident", Roles: []string{"incident-officer"}},
 		{Email: "auditor@agency.example", Name: "Abel Auditor", Roles: []string{"auditor"}},
 		{Email: "dev@wattlebird.example", Name: "Wattlebird"},
@@ -188,6 +189,7 @@ func (w *World) desks() (*assurance.Desk, *casework.Desk, *incident.Desk, error)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	run(w.t, func(ctx context.Context) error { work.RunChecks(ctx); return ctx.Err() })
 	notices, err := incident.NewNotices(nil)
 	if err != nil {
 		return nil, nil, nil, err

@@ -63,6 +63,10 @@ type Deployment struct {
 	ClientList       bool     `json:"add_on_client_list,omitempty"`
 }
 
+// Waits is when the first running clock on somebody, agency or applicant, is due;
+// 0 when none runs.
+func (c *Certification) Waits(on string) registry.Time { return c.Clocks.due(on) }
+
 // Declaration is the signature under a self-certification.
 type Declaration struct {
 	Name     string        `json:"name"`

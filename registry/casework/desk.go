@@ -201,6 +201,16 @@ func later(at registry.Time, d time.Duration) registry.Time {
 	return at + registry.Time(d.Milliseconds())
 }
 
+// due is when the first of the running clocks on somebody is due; 0 when none runs.
+func (c clocks) due(on string) (first registry.Time) {
+	for _, x := range c {
+		if x.On == on && x.Ended == 0 && (first == 0 || x.Due < first) {
+			first = x.Due
+		}
+	}
+	return first
+}
+
 // dues are the due-dates of a case by what is due.
 type dues []registry.Due
 

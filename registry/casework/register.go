@@ -48,7 +48,7 @@ func RegistrationOf(b *registry.Casebook, abn registry.ABN) (*registry.Case[Regi
 // fresh is the registration of an entity that has no case.
 func fresh(e *registry.Entity) *registry.Case[Registration] {
 	return &registry.Case[Registration]{ID: e.ABN.String(), Body: Registration{
-		ABN: e.ABN, Form: Form{Name: e.Name, Roles: e.Roles, Applicant: Applicant{Email: e.Contact}}, Steps: []Step{},
+		ABN: e.ABN, AppliedBy: strings.ToLower(e.Contact), Form: Form{Name: e.Name, Roles: e.Roles, Applicant: Applicant{Email: e.Contact}}, Steps: []Step{},
 	}}
 }
 
@@ -106,6 +106,8 @@ func (d *Desk) Apply(ctx context.Context, a registry.Actor, abn registry.ABN, f 
 			r, own = c.Body, owns(a, abn, &c.Body)
 		case !errors.Is(err, registry.ErrNotFound):
 			return err
+		case known != nil: // entered before there were cases: it is its contact's
+			own = owns(a, abn, &fresh(known).Body)
 		}
 		if known != nil {
 			e = *known

@@ -163,6 +163,11 @@ func (r Registration) CaseKeys(add func(index, value string)) {
 	for _, mail := range r.mails() {
 		add("contact", mail)
 	}
+	for _, on := range []string{"agency", "applicant"} {
+		if due := r.Clocks.due(on); due != 0 {
+			add(ClockIndex(on), due.String())
+		}
+	}
 	for i := range r.Checks {
 		if c := &r.Checks[i]; c.State == CheckToAsk {
 			add("ask", askValue(c.Retry))
@@ -170,6 +175,10 @@ func (r Registration) CaseKeys(add func(index, value string)) {
 		}
 	}
 }
+
+// ClockIndex is the index of what waits for the agency, or for the applicant: by
+// when the first running clock on them is due.
+func ClockIndex(on string) string { return "clock_" + on }
 
 func askValue(at registry.Time) string { return fmt.Sprintf("%016x", uint64(at)) }
 

@@ -1,0 +1,63 @@
+package assurance
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/dspgate/dspgate/registry"
+	"github.com/dspgate/dspgate/registry/certification"
+)
+
+// Waiting is a product that waits for an assessor, with its risk.
+type Waiting struct {
+	Product      *registry.Product
+	Verification string // the one that is open, "" for none
+	Risk         *certification.RiskProfile
+}
+
+// waitingMax bounds the queue: the risk of each is computed when it is asked for.
+const waitingMax = 1000
+
+// Waiting lists what an assessor may do something about, the riskiest first:
+// products that were submitted, are piloted or under review, and those with a
+// verification that is open.
+func (d *Desk) Waiting(ctx context.Context, book *registry.Casebook) ([]Waiting, error) {
+	open := map[string]string{} // by product
+	for id := range book.All(registry.Query{Kind: "verification", Where: []registry.Where{{Index: "state", Value: "open"}}}) {
+		v, err := registry.CaseOf[Verification](book, id)
+		if err != nil {
+			return nil, err
+		}
+		open[v.Body.ProductID] = id
+	}
+	ids := slices.Collect(maps.Keys(open))
+	for _, state := range []registry.CertState{registry.CertSelfCertified, registry.CertInVerification, registry.CertPVT, registry.CertReviewDue} {
+		found, _ := book.Find(registry.Query{Kind: "product", Where: []registry.Where{{Index: "certification", Value: state.String()}}, Limit: waitingMax})
+		ids = append(ids, found...)
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	shared := sharedContacts(book.View)
+	var out []Waiting
+	for _, id := range ids {
+		p := book.View.Product(id)
+		if p == nil || len(out) == waitingMax {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		risk, err := d.risk(book, p, shared)
+		if err != nil {
+			return nil, fmt.Errorf("risk of %s: %w", id, err)
+		}
+		out = append(out, Waiting{p, open[id], risk})
+	}
+	slices.SortFunc(out, func(a, b Waiting) int {
+		return cmp.Or(cmp.Compare(b.Risk.Score, a.Risk.Score), cmp.Compare(a.Product.ID, b.Product.ID))
+	})
+	return out, nil
+}
