@@ -58,6 +58,10 @@ var bodies = map[string]string{
 	"confirm-entity-changes": `{}`,
 	"answer-entity-review":   `{"note":"x"}`,
 	"cancel-entity":          `{"reason":"x"}`,
+	"accept-terms":           `{"terms_version":"none","name":"x"}`,
+	"propose-edition":        `{"of":"catalogue","catalogue":"x"}`,
+	"publish-edition":        `{}`,
+	"withdraw-edition":       `{}`,
 
 	"begin-certification":         `{}`,
 	"describe-deployment":         `{}`,
@@ -148,7 +152,7 @@ func fillPath(path string) string {
 		id = "product:FP-1001:x"
 	case strings.Contains(path, "services"):
 		id = "abr.lookup"
-	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "/v1/incidents"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"):
+	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "/v1/incidents"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"), strings.Contains(path, "/v1/editions"):
 		id = "none-such"
 	case strings.Contains(path, "suspensions"), strings.Contains(path, "notices"), strings.Contains(path, "token-denials"), strings.Contains(path, "decisions"), strings.Contains(path, "credentials"):
 		id = "none-such"

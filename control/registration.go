@@ -43,6 +43,7 @@ func (s *server) caseworkRoutes() []route {
 		reg("changes", "tell-entity-change", "Tell of a change of name, roles, contacts or anything else.", with(s, s.tellChange)).by(own),
 		reg("confirm-changes", "confirm-entity-changes", "Put the changes that were told into the register.", with(s, s.confirmChange)).by(registrar).optionally(),
 		reg("answer-review", "answer-entity-review", "Say that what is registered is still so.", with(s, s.answerReview)).by(own),
+		reg("accept-terms", "accept-terms", "Accept the terms in force, which a new version asks for.", with(s, s.acceptTerms)).by(own),
 		reg("cancel", "cancel-entity", "End an entity, and all that is under it, for good.", with(s, s.cancelEntity)).by(registrar),
 
 		get("/v1/certifications", "list-certifications", "Certifications that were begun, by Product ID.", s.listCertifications).listsPlain(certificationView{}).filters("owner").missing(),

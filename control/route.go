@@ -210,6 +210,7 @@ var params = map[string]param{
 	"note":         {"note", "A word to the assessor.", text},
 	"issued_at":    {"issued_at", "When it was issued, RFC 3339.", text},
 	"expires_at":   {"expires_at", "Until when it says that it holds, RFC 3339; needed for certificates and exception letters.", text},
+	"of":           {"of", "Only versions of this.", oneOf("catalogue", "terms")},
 	"period":       {"period", "Only of this period's draw.", text},
 	"severity":     {"severity", "Only of this severity.", oneOf("low", "medium", "high")},
 	"overdue":      {"overdue", "Only what is past its due date (true), or not yet (false); the soonest first.", boolean},

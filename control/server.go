@@ -110,7 +110,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.incidentRoutes()) {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}

@@ -231,6 +231,22 @@ func (b *Casebook) All(q Query) iter.Seq[string] {
 	}
 }
 
+// After lists the IDs of one kind that come after one, in their order, n at most.
+func (b *Casebook) After(kind, id string, n int) (ids []string) {
+	prefix := kind + "\x00\x00\x00"
+	b.keys.Ascend(prefix+id, func(key string) bool {
+		next, ok := strings.CutPrefix(key, prefix)
+		if !ok || len(ids) == n {
+			return false
+		}
+		if next != id {
+			ids = append(ids, next)
+		}
+		return true
+	})
+	return ids
+}
+
 // repeatsMax is how many a search may find and still be told one by one; above
 // it, what has two words that begin alike counts, and is listed, twice.
 const repeatsMax = 5000

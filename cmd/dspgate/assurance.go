@@ -127,11 +127,16 @@ func (g *globals) getFile(cmd *cobra.Command, path, name string) error {
 	if err := c.Download(cmd.Context(), client.Request{Path: path}, &b); err != nil {
 		return err
 	}
+	return writeNew(name, b.Bytes())
+}
+
+// writeNew writes a file that is not there yet.
+func writeNew(name string, b []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return usageError("%v", err)
 	}
-	if _, err := f.Write(b.Bytes()); err != nil {
+	if _, err := f.Write(b); err != nil {
 		f.Close()
 		return err
 	}

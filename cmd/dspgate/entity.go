@@ -23,6 +23,7 @@ func newEntityCmd(g *globals) *cobra.Command {
 			{"STATE", func(e *registry.Entity) string { return e.State.String() }},
 		}, filterFlag{"state", "state", "only in this state"}, filterFlag{"name", "name", "only with this in the name"}),
 		showCmd(g, "operator", "show ABN", "Show an entity", []string{"ABN"}, byID("entities")),
+		newEntitySignalsCmd(g),
 		writeCmd(g, write{
 			use: "create ABN", short: "Enter an entity", as: "registrar", names: []string{"ABN"}, fields: fields,
 			method: http.MethodPost, path: at("entities"), fixed: func(args []string) map[string]any { return map[string]any{"abn": args[0]} },

@@ -118,7 +118,7 @@ func newRootCmd(g *globals) *cobra.Command {
 		newExplainCmd(g), newDecisionCmd(g), newStatusCmd(g), newChangeCmd(g), newAuditCmd(g))
 	add("register", newEntityCmd(g), newProductCmd(g), newCertificationCmd(g), newClientAppCmd(g), newCredentialCmd(g),
 		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g), newImportCmd(g), newExportCmd(g))
-	add("assure", newRequirementCmd(g), newEvidenceCmd(g), newVerificationCmd(g), newFindingCmd(g), newDrawCmd(g), newAddOnCmd(g), newEcosystemCmd(g), newGapCmd(g))
+	add("assure", newRequirementCmd(g), newEditionCmd(g), newEvidenceCmd(g), newVerificationCmd(g), newFindingCmd(g), newDrawCmd(g), newAddOnCmd(g), newEcosystemCmd(g), newGapCmd(g), newReportCmd(g), newThreatCmd(g))
 	upstream := newUpstreamCmd(g) // one of the demo's processes
 	upstream.Hidden = true
 	root.AddCommand(upstream, newBenchCmd(g), newVersionCmd(g))

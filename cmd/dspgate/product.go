@@ -42,7 +42,7 @@ func newProductCmd(g *globals) *cobra.Command {
 			keep: []string{"name", "owner", "chain", "scenario", "category", "own_abn_only"},
 		}),
 		newProductVersionCmd(g),
-		newEntitlementCmd(g),
+		newEntitlementCmd(g), newRiskCmd(g),
 	)
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -16,8 +17,8 @@ import (
 // fileBytesMax bounds a form or answers read from a file.
 const fileBytesMax = 64 << 10
 
-// readJSON puts what a JSON file holds in the place of its name.
-func readJSON(members ...string) func(map[string]any) error {
+// readFiles puts what files hold in the place of their names.
+func readFiles(members []string, as func(path string, b []byte) (any, error)) func(map[string]any) error {
 	return func(body map[string]any) error {
 		for _, member := range members {
 			path, ok := body[member].(string)
@@ -26,19 +27,35 @@ func readJSON(members ...string) func(map[string]any) error {
 			}
 			b, err := os.ReadFile(path)
 			if err != nil {
-				return err
+				return usageError("%v", err)
 			}
 			if len(b) > fileBytesMax {
 				return usageError("%s has %d bytes; at most %d", path, len(b), fileBytesMax)
 			}
-			var v any
-			if err := json.Unmarshal(b, &v); err != nil {
-				return usageError("%s is no JSON: %v", path, err)
+			if body[member], err = as(path, b); err != nil {
+				return err
 			}
-			body[member] = v
 		}
 		return nil
 	}
+}
+
+func readJSON(members ...string) func(map[string]any) error {
+	return readFiles(members, func(path string, b []byte) (v any, err error) {
+		if err := json.Unmarshal(b, &v); err != nil {
+			return nil, usageError("%s is no JSON: %v", path, err)
+		}
+		return v, nil
+	})
+}
+
+func readText(members ...string) func(map[string]any) error {
+	return readFiles(members, func(path string, b []byte) (any, error) {
+		if !utf8.Valid(b) {
+			return nil, usageError("%s is no UTF-8 text", path)
+		}
+		return string(b), nil
+	})
 }
 
 // registrationCmds are the commands of an entity's registration.
@@ -94,6 +111,9 @@ func registrationCmds(g *globals) []*cobra.Command {
 			field{flag: "note", member: "note", kind: text, usage: "anything else"}),
 		do("confirm-changes", "Put the changes that were told into the register", "confirm-changes", reasonField),
 		do("answer-review", "Say that what is registered is still so", "answer-review", note),
+		do("accept-terms", "Accept the terms in force, which a new version asks for", "accept-terms",
+			field{flag: "terms", member: "terms_version", kind: text, usage: "the version accepted", needed: true},
+			field{flag: "by", member: "name", kind: text, usage: "who accepts and declares", needed: true}, reasonField),
 		do("cancel", "End an entity, and all that is under it, for good", "cancel", why),
 	}
 }

@@ -9,13 +9,14 @@ import (
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/edition"
 )
 
 // Desk is every command of assurance: it checks permission and rule, and
 // commits casework through the register.
 type Desk struct {
 	reg      *registry.Register
-	rules    *certification.Framework
+	rules    *edition.Rules
 	files    Files
 	now      func() time.Time
 	declared Profiles
@@ -33,8 +34,9 @@ type Observations func(book *registry.Casebook, productID string) certification.
 type Config struct {
 	// Register must know the kinds of CaseTypes.
 	Register *registry.Register
-	Rules    *certification.Framework
-	Files    Files
+	// Rules are those configured; editions that were published are laid over them.
+	Rules *certification.Framework
+	Files Files
 	// Profiles finds declared profiles; nil: all are derived from the register.
 	Profiles Profiles
 	// Observed finds what is known of a product beyond the register and this
@@ -50,17 +52,21 @@ func NewDesk(cfg Config) *Desk {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Desk{reg: cfg.Register, rules: cfg.Rules, files: cfg.Files, declared: cfg.Profiles, observed: cfg.Observed, now: cfg.Now}
+	return &Desk{reg: cfg.Register, rules: edition.NewRules(cfg.Register, cfg.Rules), files: cfg.Files, declared: cfg.Profiles, observed: cfg.Observed, now: cfg.Now}
 }
 
-// Rules are the framework's.
-func (d *Desk) Rules() *certification.Framework { return d.rules }
+// Rules are the framework's, with every edition that was published.
+func (d *Desk) Rules() *certification.Framework { return d.rules.Now() }
+
+// RulesAt are the rules as a Casebook has them.
+func (d *Desk) RulesAt(b *registry.Casebook) *certification.Framework { return d.rules.At(b) }
 
 // CaseTypes are the kinds of casework that a Desk writes.
 func CaseTypes() []registry.CaseType {
 	return []registry.CaseType{
 		registry.CaseTypeOf[Evidence](), registry.CaseTypeOf[Verification](), registry.CaseTypeOf[Finding](), registry.CaseTypeOf[DrawCase](),
 		registry.CaseTypeOf[AddOn](), registry.CaseTypeOf[Description](), registry.CaseTypeOf[ThreatAnalysis](), registry.CaseTypeOf[Report](),
+		registry.CaseTypeOf[edition.Edition](),
 	}
 }
 

@@ -120,7 +120,7 @@ func (d *Desk) draw(ctx context.Context, a registry.Actor, c *registry.Case[Draw
 	if err != nil {
 		return nil, err
 	}
-	made, err := certification.Select(seed, c.ID, d.rules.Selection, list, d.now())
+	made, err := certification.Select(seed, c.ID, d.Rules().Selection, list, d.now())
 	if err != nil {
 		return nil, field(err)
 	}

@@ -228,12 +228,12 @@ func (d *Desk) Ecosystem(a registry.Actor, productID string) (*certification.Mar
 
 func (d *Desk) markEcosystem(book *registry.Casebook, p *registry.Product, answers map[string]certification.Answer) *certification.Marking {
 	profile := d.Profile(book, p)
-	category, _ := d.rules.InForce(d.now()).Category(&profile, d.rules.Open)
-	return d.questions().Mark(certification.MarkInput{Profile: profile, Answers: answers, Now: d.now(), Open: d.rules.Open}, category)
+	category, _ := d.Rules().InForce(d.now()).Category(&profile, d.Rules().Open)
+	return d.questions().Mark(certification.MarkInput{Profile: profile, Answers: answers, Now: d.now(), Open: d.Rules().Open}, category)
 }
 
 func (d *Desk) questions() *certification.Questionnaire {
-	return d.rules.Questionnaire(certification.Ecosystem, "")
+	return d.Rules().Questionnaire(certification.Ecosystem, "")
 }
 
 // AnswerEcosystem answers one question about a product's ecosystem and returns

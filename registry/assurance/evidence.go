@@ -146,7 +146,7 @@ func (d *Desk) checkSubmission(s *Submission) error {
 	if len(s.Requirements) > evidenceRequiresMax {
 		return registry.Field("/requirements", "at most %d", evidenceRequiresMax)
 	}
-	c := d.rules.InForce(d.now())
+	c := d.Rules().InForce(d.now())
 	for i, id := range s.Requirements {
 		if c.Requirement(id) == nil {
 			return registry.Field(fmt.Sprintf("/requirements/%d", i), "%q is no requirement of catalogue %s", cut(id), c.Version)

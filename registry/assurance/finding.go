@@ -119,7 +119,7 @@ func (d *Desk) raise(t *registry.Tx, productID, verification string, r Raise, n 
 	if err := checkNote("/finding", r.Text, true); err != nil {
 		return "", err
 	}
-	if !slices.ContainsFunc(d.rules.Catalogues, func(c *certification.Catalogue) bool { return c.Requirement(r.Requirement) != nil }) {
+	if !slices.ContainsFunc(d.Rules().Catalogues, func(c *certification.Catalogue) bool { return c.Requirement(r.Requirement) != nil }) {
 		return "", registry.Field("/requirement", "%q is no requirement of any catalogue", cut(r.Requirement))
 	}
 	if !r.Due.Set() {

@@ -51,7 +51,7 @@ func (d *Desk) derive(v *registry.View, p *registry.Product) certification.Profi
 		}
 	}
 	if p.Category == "A" {
-		out.Records = d.rules.Open.RecordsMany + 1
+		out.Records = d.Rules().Open.RecordsMany + 1
 	}
 	return out
 }
@@ -87,10 +87,10 @@ type Requirements struct {
 // Requirements computes what binds a product now.
 func (d *Desk) Requirements(book *registry.Casebook, p *registry.Product) Requirements {
 	profile := d.Profile(book, p)
-	c := d.rules.InForce(d.now())
-	out := Requirements{Catalogue: c.Version, Profile: profile, Applicable: c.Applicable(&profile, d.rules.Open), Obliged: []certification.Obligation{}}
-	out.Category, out.Because = c.Category(&profile, d.rules.Open)
-	obliged, err := d.rules.Matrix.Obligations(DeliveryOf(book.View, p), d.rules.Open)
+	c := d.Rules().InForce(d.now())
+	out := Requirements{Catalogue: c.Version, Profile: profile, Applicable: c.Applicable(&profile, d.Rules().Open), Obliged: []certification.Obligation{}}
+	out.Category, out.Because = c.Category(&profile, d.Rules().Open)
+	obliged, err := d.Rules().Matrix.Obligations(DeliveryOf(book.View, p), d.Rules().Open)
 	if err != nil {
 		out.NotComputed = err.Error()
 	} else {
@@ -159,7 +159,7 @@ func (d *Desk) risk(book *registry.Casebook, p *registry.Product, shared contact
 		return nil, err
 	}
 	in["shared_evidence"] = float64(len(found))
-	r, err := d.rules.Risk.Profile(in)
+	r, err := d.Rules().Risk.Profile(in)
 	return r, field(err)
 }
 

@@ -194,7 +194,7 @@ func (d *Desk) checkRatings(x *edit, a registry.Actor, services []string) error 
 			return registry.Field(at, "there is no service of that key")
 		case !slices.Contains(x.c.Deployment.Services, key):
 			return registry.Field(at, "%s is not among the services declared", key)
-		case uint8(s.Risk) >= d.cfg.Framework.Open.PilotRisk && !slices.ContainsFunc(x.c.HighRisk, func(h HighRisk) bool { return h.Service == key && h.By != a.Name }):
+		case uint8(s.Risk) >= d.Framework().Open.PilotRisk && !slices.ContainsFunc(x.c.HighRisk, func(h HighRisk) bool { return h.Service == key && h.By != a.Name }):
 			return registry.Field(at, "%s has risk rating %d: another assessor must approve it first (approve-high-risk)", key, s.Risk)
 		}
 	}
@@ -276,7 +276,7 @@ func (d *Desk) Whitelist(ctx context.Context, a registry.Actor, product string, 
 		if err != nil {
 			return err
 		}
-		period, err := certification.Validity(x.t.Now().Std(), shown, d.cfg.Framework.Open)
+		period, err := certification.Validity(x.t.Now().Std(), shown, d.Framework().Open)
 		if err != nil {
 			return err
 		}
@@ -398,7 +398,7 @@ func (d *Desk) Interim(ctx context.Context, a registry.Actor, product string, te
 				return registry.Field(fmt.Sprintf("/services/%d", i), "there is no service of that key")
 			}
 		}
-		period := certification.Interim(x.t.Now().Std(), d.cfg.Framework.Open)
+		period := certification.Interim(x.t.Now().Std(), d.Framework().Open)
 		x.c.Pilot = nil
 		x.c.Interim = &InterimTerms{Basis: terms.Basis, Owed: terms.Owed, Until: registry.At(period.Until)}
 		x.c.Reopened = terms.Owed

@@ -28,6 +28,8 @@ type Certification struct {
 	// Reopened are requirements to be shown again, Material why.
 	Reopened []string                 `json:"reopened,omitempty"`
 	Material []certification.Material `json:"material_changes,omitempty"`
+	// ShowBy is by when each of Reopened has to be shown.
+	ShowBy map[string]registry.Time `json:"show_by,omitempty"`
 	// Basis is why it is verified before it goes on; "" when it was not selected.
 	Basis        certification.Basis `json:"verification_basis,omitempty"`
 	Verification string              `json:"verification_id,omitempty"` // the last that was begun here
@@ -208,12 +210,12 @@ func (d *Desk) Marking(b *registry.Casebook, c *Certification, p *registry.Produ
 		return nil, nil, translate(err)
 	}
 	cat := d.catalogue(c, now)
-	q := d.cfg.Framework.Questionnaire(certification.SelfCertification, cat.Version)
+	q := d.Framework().Questionnaire(certification.SelfCertification, cat.Version)
 	if q == nil {
 		return nil, nil, fmt.Errorf("no questionnaire asks about catalogue %s", cat.Version)
 	}
-	applicable := cat.Applicable(&profile, d.cfg.Framework.Open)
-	category, _ := cat.Category(&profile, d.cfg.Framework.Open)
+	applicable := cat.Applicable(&profile, d.Framework().Open)
+	category, _ := cat.Category(&profile, d.Framework().Open)
 	held := map[string]certification.EvidenceType{}
 	evidence, err := evidenceOf(b, p.ID)
 	if err != nil {
@@ -223,16 +225,16 @@ func (d *Desk) Marking(b *registry.Casebook, c *Certification, p *registry.Produ
 		held[e.Address] = e.Type
 	}
 	return q.Mark(certification.MarkInput{
-		Profile: profile, Applicable: applicable, Answers: c.Answers, Exceptions: c.Exceptions, Now: now, Open: d.cfg.Framework.Open,
+		Profile: profile, Applicable: applicable, Answers: c.Answers, Exceptions: c.Exceptions, Now: now, Open: d.Framework().Open,
 		EvidenceType: func(a string) (certification.EvidenceType, bool) { t, ok := held[a]; return t, ok },
 	}, category), applicable, nil
 }
 
 func (d *Desk) catalogue(c *Certification, now time.Time) *certification.Catalogue {
-	if cat := d.cfg.Framework.Catalogue(c.Catalogue); c.Catalogue != "" && cat != nil {
+	if cat := d.Framework().Catalogue(c.Catalogue); c.Catalogue != "" && cat != nil {
 		return cat
 	}
-	return d.cfg.Framework.InForce(now)
+	return d.Framework().InForce(now)
 }
 
 func evidenceOf(b *registry.Casebook, product string) ([]assurance.Evidence, error) {

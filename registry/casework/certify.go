@@ -19,7 +19,7 @@ func (d *Desk) Begin(ctx context.Context, a registry.Actor, product string, m re
 			return fmt.Errorf("%w: the owner %s is not Registered", registry.ErrState, x.p.Owner)
 		}
 		if x.c.Catalogue == "" {
-			x.c.Catalogue = d.cfg.Framework.InForce(x.t.Now().Std()).Version
+			x.c.Catalogue = d.Framework().InForce(x.t.Now().Std()).Version
 		}
 		return nil
 	})
@@ -43,7 +43,7 @@ func (d *Desk) describe(x *edit, dep Deployment) error {
 	}
 	cat := d.catalogue(&x.c, x.t.Now().Std())
 	x.c.Catalogue, x.c.Deployment = cat.Version, dep
-	x.c.Category, x.c.Because = cat.Category(&profile, d.cfg.Framework.Open)
+	x.c.Category, x.c.Because = cat.Category(&profile, d.Framework().Open)
 	x.p.Category = registry.Category(x.c.Category)
 	return nil
 }
@@ -51,7 +51,7 @@ func (d *Desk) describe(x *edit, dep Deployment) error {
 // Answer answers questions, by their IDs; an answer without values takes one back.
 func (d *Desk) Answer(ctx context.Context, a registry.Actor, product string, answers map[string]certification.Answer, m registry.Meta) (registry.Outcome, error) {
 	return d.certify(ctx, a, Answer, product, m, func(x *edit) error {
-		q := d.cfg.Framework.Questionnaire(certification.SelfCertification, d.catalogue(&x.c, x.t.Now().Std()).Version)
+		q := d.Framework().Questionnaire(certification.SelfCertification, d.catalogue(&x.c, x.t.Now().Std()).Version)
 		if q == nil {
 			return fmt.Errorf("%w: there is no questionnaire", registry.ErrState)
 		}
@@ -140,15 +140,17 @@ func (d *Desk) SubmitCert(ctx context.Context, a registry.Actor, product string,
 		if err != nil {
 			return err
 		}
-		if blocked := marking.Blockers(); len(blocked) > 0 {
+		blocked := marking.Blockers()
+		if state != registry.CertDraft {
+			blocked = x.c.stillBlocked(blocked)
+		}
+		if len(blocked) > 0 {
 			return blockers(blocked)
 		}
 		sign.By, sign.At, sign.Mark = a.Name, x.t.Now(), marking.Mark.String()
 		x.c.Declared = &sign
 		if state != registry.CertDraft {
-			x.c.Reopened, x.c.Material = nil, nil
-			x.c.Dues.clear(dueReopened)
-			x.c.Clocks.stop(x.t, "show-again")
+			x.c.shownAgain(x.t, marking.Blockers())
 			return nil
 		}
 		x.p.Certification = registry.Certification{State: registry.CertSelfCertified}
@@ -156,6 +158,35 @@ func (d *Desk) SubmitCert(ctx context.Context, a registry.Actor, product string,
 		x.c.Clocks.start(x.t, "verify", "agency", d.cfg.Standards.Verify)
 		return nil
 	})
+}
+
+// stillBlocked is what stands in the way of showing again what was reopened:
+// what is due first must be shown, what has longer may wait, and what was never
+// reopened stays shown.
+func (c *Certification) stillBlocked(all []certification.Blocker) []certification.Blocker {
+	first := registry.Time(0)
+	for _, r := range c.Reopened {
+		if by := c.ShowBy[r]; first == 0 || by < first {
+			first = by
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(b certification.Blocker) bool {
+		return !slices.Contains(c.Reopened, b.Requirement) || c.ShowBy[b.Requirement] > first
+	})
+}
+
+// shownAgain closes what was reopened and nothing stands in the way of any more.
+func (c *Certification) shownAgain(t *registry.Tx, blocked []certification.Blocker) {
+	c.Reopened = slices.DeleteFunc(slices.Clone(c.Reopened), func(r string) bool {
+		return !slices.ContainsFunc(blocked, func(b certification.Blocker) bool { return b.Requirement == r })
+	})
+	c.Dues.clear(dueReopened)
+	c.Clocks.stop(t, "show-again")
+	if len(c.Reopened) > 0 {
+		c.dueAgain(t)
+		return
+	}
+	c.Reopened, c.Material, c.ShowBy = nil, nil, nil
 }
 
 // blockers is what stands in the way of submitting, each with what to do.

@@ -25,6 +25,7 @@ const (
 	TellChange      Command = "registration.tell-change"
 	ConfirmChange   Command = "registration.confirm-change"
 	AnswerReview    Command = "registration.answer-review"
+	AcceptTerms     Command = "registration.accept-terms"
 	CancelEntity    Command = "registration.cancel"
 	checkAnswered   Command = "registration.check-answered"
 	checkerDown     Command = "registration.checker-down"
@@ -33,6 +34,8 @@ const (
 	checkExpired    Command = "registration.check-expired"
 	noticeEffective Command = "registration.notice-effective"
 	replyOverdue    Command = "registration.reply-overdue"
+	termsReached    Command = "registration.terms-changed"
+	termsOverdue    Command = "registration.terms-overdue"
 )
 
 // The commands of a certification.
@@ -63,6 +66,7 @@ const (
 	certSuspended     Command = "certification.suspended"
 	findingOverdue    Command = "certification.finding-overdue"
 	certExpired       Command = "certification.expired"
+	catalogueReached  Command = "certification.catalogue-changed"
 )
 
 // rule says in which states a command may be given, and by whom: staff with any
@@ -96,6 +100,7 @@ func registrationRules() []rule[registry.EntityState] {
 		{TellChange, states{registered}, registrar, true},
 		{ConfirmChange, states{registered}, registrar, false},
 		{AnswerReview, states{registered}, registrar, true},
+		{AcceptTerms, states{submitted, checking, registered}, registrar, true},
 		{CancelEntity, states{draft, submitted, checking, registered, registry.EntityRejected, registry.EntityLapsed}, registrar, false},
 	}
 }

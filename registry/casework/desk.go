@@ -16,15 +16,12 @@ import (
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/edition"
 	"github.com/dspgate/dspgate/registry/outbox"
 )
 
 // Terms is one version of what an applicant accepts and declares.
-type Terms struct {
-	Version     string `yaml:"version" json:"version"`
-	Terms       string `yaml:"terms" json:"terms"`
-	Declaration string `yaml:"declaration" json:"declaration"`
-}
+type Terms = edition.Terms
 
 // Standards are the service standards: how long each side has.
 type Standards struct {
@@ -63,8 +60,9 @@ const year = 365 * day
 // Desk is every command of registration and certification. Any number of
 // goroutines may use it.
 type Desk struct {
-	reg *registry.Register
-	cfg Config
+	reg      *registry.Register
+	cfg      Config
+	previews previews
 }
 
 // New makes a Desk over a Register that was configured with Types.
@@ -111,7 +109,7 @@ func New(r *registry.Register, cfg Config) (*Desk, error) {
 // those of assurance and outbox are needed beside them.
 func Types() []registry.CaseType {
 	return []registry.CaseType{
-		registry.CaseTypeOf[Registration](), registry.CaseTypeOf[Certification](), registry.CaseTypeOf[Counter](),
+		registry.CaseTypeOf[Registration](), registry.CaseTypeOf[Certification](), registry.CaseTypeOf[Counter](), registry.CaseTypeOf[Reach](),
 	}
 }
 
@@ -121,14 +119,22 @@ func (d *Desk) Timers() map[registry.CaseKind]registry.FireFunc {
 		Registration{}.CaseKind():      d.fireRegistration,
 		Certification{}.CaseKind():     d.fireCertification,
 		assurance.Finding{}.CaseKind(): d.fireFinding,
+		Reach{}.CaseKind():             d.fireReach,
 	}
 }
 
-// Terms are those an applicant accepts now.
-func (d *Desk) Terms() Terms { return d.cfg.Terms }
+// Terms are those an applicant accepts now: the last edition that took effect,
+// else the configured ones.
+func (d *Desk) Terms() Terms {
+	b, err := d.reg.Casebook()
+	if err != nil {
+		return d.cfg.Terms
+	}
+	return d.termsAt(b, d.reg.Now())
+}
 
 // Framework is the set of rules the Desk works by.
-func (d *Desk) Framework() *certification.Framework { return d.cfg.Framework }
+func (d *Desk) Framework() *certification.Framework { return d.cfg.Assurance.Rules() }
 
 // do plans and commits one command.
 func (d *Desk) do(ctx context.Context, a registry.Actor, name Command, reason string, plan func(*registry.Tx) error) (registry.Outcome, error) {
@@ -226,6 +232,11 @@ func (d *dues) clear(what string) {
 // tell queues a message to an entity's people in the change: to the contact named
 // for such things, else to whoever applied.
 func tell(t *registry.Tx, to registry.ABN, about, subject, text string) error {
+	return tellAs(t, 0, to, about, subject, text)
+}
+
+// tellAs is tell for a change that tells several; n tells them apart.
+func tellAs(t *registry.Tx, n int, to registry.ABN, about, subject, text string) error {
 	address := ""
 	r, err := registry.TxCase[Registration](t, to.String())
 	switch {
@@ -240,10 +251,10 @@ func tell(t *registry.Tx, to registry.ABN, about, subject, text string) error {
 	if e := t.View().Entity(to); address == "" && e != nil {
 		address = e.Contact
 	}
-	if address == "" {
-		return nil // nobody is known; it stands in the case
+	if address == "" || checkMail("", address) != nil {
+		return nil // nobody is known, or no mailbox of anybody; it stands in the case
 	}
-	return outbox.Put(t, messageOfCase, outbox.Message{Means: outbox.Mail, To: address, Subject: subject, Body: text + "\n", About: about})
+	return outbox.Put(t, messageOfCase+n, outbox.Message{Means: outbox.Mail, To: address, Subject: subject, Body: text + "\n", About: about})
 }
 
 // messageOfCase tells this package's message of a change from those of others.

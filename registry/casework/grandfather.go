@@ -33,18 +33,18 @@ func (d *Desk) Grandfather(t *registry.Tx, p registry.Product, dep Deployment, s
 	}
 	dep.Services = services
 	now := t.Now().Std()
-	cat := d.cfg.Framework.InForce(now)
+	cat := d.Framework().InForce(now)
 	profile := dep.Profile(t.View(), &p)
 	x := &edit{t: t, p: p, b: b, c: Certification{Product: p.ID, Owner: p.Owner, Deployment: dep, Catalogue: cat.Version}}
-	x.c.Category, x.c.Because = cat.Category(&profile, d.cfg.Framework.Open)
+	x.c.Category, x.c.Because = cat.Category(&profile, d.Framework().Open)
 	x.p.Category = registry.Category(x.c.Category)
 	var owed []string
-	for _, a := range cat.Applicable(&profile, d.cfg.Framework.Open) {
+	for _, a := range cat.Applicable(&profile, d.Framework().Open) {
 		if a.Subject == certification.OfProduct {
 			owed = append(owed, a.ID)
 		}
 	}
-	period := certification.Interim(now, d.cfg.Framework.Open)
+	period := certification.Interim(now, d.Framework().Open)
 	until := registry.At(period.Until)
 	x.c.Interim = &InterimTerms{Basis: "grandfathered", Owed: owed, Until: until}
 	x.c.Services, x.c.Period, x.c.Reopened = services, period.Because, owed

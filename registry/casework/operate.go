@@ -97,21 +97,17 @@ func (d *Desk) TellCertChange(ctx context.Context, a registry.Actor, product str
 		if err := d.describe(x, dep); err != nil {
 			return err
 		}
-		found := d.catalogue(&x.c, x.t.Now().Std()).MaterialChanges(situation(&old), situation(&dep), d.cfg.Framework.Open)
+		found := d.catalogue(&x.c, x.t.Now().Std()).MaterialChanges(situation(&old), situation(&dep), d.Framework().Open)
 		if len(found) == 0 {
 			return nil
 		}
-		reopened := slices.Clone(x.c.Reopened)
 		for _, f := range found {
 			for _, r := range f.Reopens {
-				if !slices.Contains(reopened, r) {
-					reopened = append(reopened, r)
-				}
+				x.c.showAgain(r, later(x.t.Now(), d.cfg.Standards.Remedy))
 			}
 		}
-		x.c.Reopened, x.c.Material = reopened, found
-		x.c.Clocks.start(x.t, "show-again", "applicant", d.cfg.Standards.Remedy)
-		x.c.Dues.set(dueReopened, later(x.t.Now(), d.cfg.Standards.Remedy))
+		x.c.Material = found
+		x.c.dueAgain(x.t)
 		return nil
 	})
 }
@@ -211,7 +207,7 @@ func (d *Desk) fireCertification(t *registry.Tx, id string, due registry.Due) er
 		}
 	case dueReopened:
 		note = "reopened requirements were not shown in time"
-		if from != registry.CertReviewDue {
+		if from != registry.CertReviewDue && live(from) {
 			err = d.review(x, note)
 		}
 	case dueNotice:

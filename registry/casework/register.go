@@ -148,14 +148,9 @@ func (d *Desk) Submit(ctx context.Context, a registry.Actor, abn registry.ABN, a
 		if err := r.Form.check(t.View(), true); err != nil {
 			return err
 		}
-		if accept.Version != d.cfg.Terms.Version {
-			return registry.Field("/terms_version", "the terms in force are %s; read and accept those", d.cfg.Terms.Version)
-		}
-		if err := checkLine("/name", accept.Name, true); err != nil {
+		if err := d.accept(t, a, r, accept); err != nil {
 			return err
 		}
-		accept.By, accept.At = a.Name, t.Now()
-		r.Accepted = append(slices.Clip(r.Accepted), accept)
 		r.plan(t.Now())
 		r.Clocks.start(t, "acknowledge", "agency", d.cfg.Standards.Acknowledge)
 		r.Clocks.start(t, "decide", "agency", d.cfg.Standards.Decide)
@@ -335,8 +330,12 @@ func (d *Desk) Admit(ctx context.Context, a registry.Actor, abn registry.ABN, m 
 		if len(r.Accepted) == 0 {
 			return fmt.Errorf("%w: nobody has accepted the terms", registry.ErrState)
 		}
-		if last := r.Accepted[len(r.Accepted)-1]; last.Version != d.cfg.Terms.Version {
-			return fmt.Errorf("%w: the terms accepted are %s, those in force %s; the applicant must accept them", registry.ErrState, last.Version, d.cfg.Terms.Version)
+		b, err := t.Casebook()
+		if err != nil {
+			return err
+		}
+		if last, now := r.Accepted[len(r.Accepted)-1].Version, d.termsAt(b, t.Now()).Version; last != now {
+			return fmt.Errorf("%w: the terms accepted are %s, those in force %s; the applicant must accept them (accept-terms)", registry.ErrState, last, now)
 		}
 		e.State = registry.EntityRegistered
 		r.Admitted = t.Now()
@@ -527,23 +526,40 @@ func (d *Desk) fireRegistration(t *registry.Tx, id string, due registry.Due) err
 		r.reopen(t, &e)
 	case dueNotice:
 		cmd, note = noticeEffective, "an eligibility check is not satisfied"
-		if r.SuspensionID, err = t.Suspend(entityRef(abn), note, r.NoticeID); err != nil {
-			return err
+		r.SuspensionID, err = t.Suspend(entityRef(abn), note, r.NoticeID)
+	case dueTerms:
+		cmd, note = termsOverdue, "the new terms were not accepted in time"
+		if from == registry.EntityRegistered && r.TermsNotice == "" {
+			err = d.termsLate(t, &r)
 		}
+	case dueTermsNotice:
+		cmd, note = noticeEffective, "the new terms were not accepted"
+		r.TermsSuspension, err = t.Suspend(entityRef(abn), note, r.TermsNotice)
 	case dueReview:
 		cmd = reviewOpened
-		if note, err = d.openReview(t, &r); err != nil {
-			return err
-		}
+		note, err = d.openReview(t, &r)
 	case dueLapse:
 		note = "the annual review was not answered"
 		e.State = registry.EntityLapsed
 		r.Clocks.stop(t, "review")
-		if err := tell(t, abn, "registration/"+id, "Your registration has lapsed", "The annual review was not answered. You may apply again."); err != nil {
-			return err
-		}
+		err = tell(t, abn, "registration/"+id, "Your registration has lapsed", "The annual review was not answered. You may apply again.")
+	}
+	if err != nil {
+		return err
 	}
 	return put(t, r, e, cmd, from, note)
+}
+
+// termsLate announces the suspension of an entity that has not accepted new terms.
+func (d *Desk) termsLate(t *registry.Tx, r *Registration) error {
+	effective := later(t.Now(), d.cfg.Standards.Review)
+	id, err := t.Announce(entityRef(r.ABN), "the new terms are not accepted", effective)
+	if err != nil {
+		return err
+	}
+	r.TermsNotice = id
+	r.Dues.set(dueTermsNotice, effective)
+	return tell(t, r.ABN, "registration/"+r.ABN.String(), "The new terms are not accepted", fmt.Sprintf("Your registration is suspended from %s unless you accept them before.", effective))
 }
 
 // openReview opens the annual review of an entity without a live product; one

@@ -27,9 +27,12 @@ type Registration struct {
 	// NoticeID announces the suspension for a check that is not satisfied.
 	NoticeID     string `json:"notice_id,omitempty"`
 	SuspensionID string `json:"suspension_id,omitempty"` // imposed when the notice took effect
-	Clocks       clocks `json:"clocks,omitempty"`
-	Dues         dues   `json:"dues,omitempty"`
-	Steps        []Step `json:"steps"`
+	// TermsNotice announces the suspension for terms that were not accepted in time.
+	TermsNotice     string `json:"terms_notice_id,omitempty"`
+	TermsSuspension string `json:"terms_suspension_id,omitempty"`
+	Clocks          clocks `json:"clocks,omitempty"`
+	Dues            dues   `json:"dues,omitempty"`
+	Steps           []Step `json:"steps"`
 }
 
 // Form is what an applicant states. One form serves every role.
@@ -140,6 +143,9 @@ const (
 	dueReview = "review"
 	dueLapse  = "lapse"
 	dueNotice = "notice"
+	// dueTerms: new terms are to be accepted; dueTermsNotice: or a suspension follows.
+	dueTerms       = "terms"
+	dueTermsNotice = "terms-notice"
 )
 
 // CaseKind implements registry.CaseBody.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/token"
 )
 
 //go:embed data
@@ -164,6 +166,70 @@ func (f *Framework) check() error {
 	return f.Standards.check(func(id string) bool {
 		return slices.ContainsFunc(f.Catalogues, func(c *Catalogue) bool { return c.Requirement(id) != nil })
 	})
+}
+
+// Documents are the newest embedded catalogue and the questionnaire that asks
+// about it, as YAML: where a next version begins.
+func Documents() (catalogue, questionnaire []byte, err error) {
+	for _, d := range []struct {
+		out     *[]byte
+		pattern string
+	}{{&catalogue, "data/catalogue-*.yaml"}, {&questionnaire, "data/questionnaire-self-certification-*.yaml"}} {
+		names, err := fs.Glob(embedded, d.pattern)
+		if err != nil || len(names) == 0 {
+			return nil, nil, fmt.Errorf("%w: no %s: %w", ErrData, d.pattern, err)
+		}
+		if *d.out, err = embedded.ReadFile(slices.Max(names)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return catalogue, questionnaire, nil
+}
+
+// ReadCatalogue reads one catalogue, without holding it against others.
+func ReadCatalogue(document []byte) (*Catalogue, error) {
+	if len(document) > dataBytesMax {
+		return nil, fmt.Errorf("%w: is larger than %d bytes", ErrData, dataBytesMax)
+	}
+	c := new(Catalogue)
+	if err := decodeForeign(document, c); err != nil {
+		return nil, err
+	}
+	return c, c.check()
+}
+
+// decodeForeign decodes a document that came over the wire. Anchors are refused:
+// a small document could be made a huge one of them.
+func decodeForeign(document []byte, out any) error {
+	for _, t := range lexer.Tokenize(string(document)) {
+		if t.Type == token.AnchorType || t.Type == token.AliasType {
+			return fmt.Errorf("%w: line %d: anchors and aliases are not accepted; write it out", ErrData, t.Position.Line)
+		}
+	}
+	return decode(document, out)
+}
+
+// With is the framework with one catalogue more and the questionnaire that asks
+// about it. The framework itself stays as it is.
+func (f *Framework) With(catalogue, questionnaire []byte) (*Framework, *Catalogue, error) {
+	c, err := ReadCatalogue(catalogue)
+	if err != nil {
+		return nil, nil, err
+	}
+	q := new(Questionnaire)
+	if len(questionnaire) > dataBytesMax {
+		return nil, nil, fmt.Errorf("%w: the questionnaire is larger than %d bytes", ErrData, dataBytesMax)
+	}
+	if err := decodeForeign(questionnaire, q); err != nil {
+		return nil, nil, fmt.Errorf("the questionnaire: %w", err)
+	}
+	if q.ID != SelfCertification || q.Catalogue != c.Version {
+		return nil, nil, fmt.Errorf("%w: the questionnaire is %q about catalogue %q; it must be %q about %q", ErrData, cut(q.ID), cut(q.Catalogue), SelfCertification, c.Version)
+	}
+	next := *f
+	next.Catalogues = append(slices.Clone(f.Catalogues), c)
+	next.Questionnaires = append(slices.Clone(f.Questionnaires), q)
+	return &next, c, next.check()
 }
 
 // Catalogue finds a version; nil when there is none.
