@@ -36,6 +36,9 @@ func (x Incident) CaseKeys(add func(index, value string)) {
 	if x.Reporter.Entity != 0 && x.Reporter.Entity != x.Entity {
 		add("owner", x.Reporter.Entity.String())
 	}
+	if x.Signal != "" {
+		add("signal", x.Signal)
+	}
 	seen := map[string]bool{}
 	for _, s := range x.Subjects {
 		if id, _, ok := productOf(s); ok && !seen[id] {
@@ -275,7 +278,7 @@ func (x *Incident) heard(t *registry.Tx) {
 // once. A drill makes none.
 func (d *Desk) late(t *registry.Tx, x *Incident) error {
 	const what = "finding: reported late or not at all"
-	if x.Drill || d.OnLate == nil || x.happened(what) || !x.LateReport(t.Now()) {
+	if x.Drill || d.OnLate == nil || x.Channel == BySignal && x.State == Reported || x.happened(what) || !x.LateReport(t.Now()) {
 		return nil
 	}
 	x.told(t, what, "")

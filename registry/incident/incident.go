@@ -1,6 +1,8 @@
 package incident
 
 import (
+	"slices"
+
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -56,6 +58,9 @@ func Types() []Type {
 	return []Type{CredentialCompromise, UnauthorisedAccess, MisdirectedDisclosure, Malware, FraudulentLodgment, ThirdPartyBreach, Vulnerability, Availability}
 }
 
+// Known tells whether it is one of the types.
+func (t Type) Known() bool { return slices.Contains(Types(), t) }
+
 // Channel is the door a report came through. All lead to one queue.
 type Channel string
 
@@ -106,9 +111,11 @@ type Incident struct {
 	Cause string `json:"cause,omitempty"`
 	Done  string `json:"done,omitempty"`
 	// Lessons are published without names.
-	Lessons  string  `json:"lessons,omitempty"`
-	Appeal   *Appeal `json:"appeal,omitempty"`
-	Same     string  `json:"same_as,omitempty"` // when dismissed: the incident that goes on
+	Lessons string  `json:"lessons,omitempty"`
+	Appeal  *Appeal `json:"appeal,omitempty"`
+	Same    string  `json:"same_as,omitempty"` // when dismissed: the incident that goes on
+	// Signal is what monitoring tells incidents apart by; "" when a person told.
+	Signal   string  `json:"signal_key,omitempty"`
 	Timeline []Event `json:"timeline"`
 }
 
