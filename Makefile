@@ -81,7 +81,7 @@ bench-fence: tools build ## how soon a suspend returns with 200 sidecars, beside
 	@$(GO) run ./bench/fence
 
 .PHONY: bench-limits
-bench-limits: tools ## ten sidecar processes on one limit, beside three designs that others use
+bench-limits: tools build ## ten sidecars on one limit, beside three designs that others use
 	@$(GO) run ./bench/limits
 
 .PHONY: bench-detect

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"time"
 
+	"github.com/dspgate/dspgate/bench/seed"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -51,17 +51,6 @@ type caller struct {
 	owner, client             registry.ABN
 }
 
-// abn makes the nth ABN by choosing its check digits (domain model §6).
-func abn(n int) registry.ABN {
-	for check := 10; check < 100; check++ {
-		a, err := registry.ParseABN(fmt.Sprintf("%02d%09d", check, n))
-		if err == nil {
-			return a
-		}
-	}
-	panic("bench: no check digits for an ABN")
-}
-
 var benchServices = []registry.Service{
 	{Key: "abr.lookup", Method: "GET", Template: "/registry/v1/abns/{abn}", Risk: 1, Subject: registry.Subject{In: "claim", Name: "client_abn"}},
 	{Key: "receipts.get", Method: "GET", Template: "/lodgments/v1/receipts/{id}", Risk: 1, WhileSuspended: true},
@@ -88,7 +77,7 @@ func records(products, callers int, quotas bool) (all []registry.Record, who []c
 	now := time.Now()
 	from, until := registry.At(now.AddDate(-1, 0, 0)), registry.At(now.AddDate(1, 0, 0))
 	for i := range products {
-		owner := abn(1 + i/productsPerEntity)
+		owner := seed.ABN(1 + i/productsPerEntity)
 		if i%productsPerEntity == 0 {
 			put(registry.KindEntity, owner.String(), registry.Entity{
 				ABN: owner, Name: fmt.Sprintf("Entity %d", i/productsPerEntity), Roles: []registry.Role{registry.RoleDeveloper},
@@ -108,44 +97,10 @@ func records(products, callers int, quotas bool) (all []registry.Record, who []c
 		put(registry.KindProduct, id, p)
 		put(registry.KindClientApp, app, registry.ClientApp{ClientID: app, ProductID: id, Environment: registry.PROD, Updated: from})
 		if len(who) < callers {
-			c := caller{clientID: app, productID: id, owner: owner, ssid: fmt.Sprintf("%010d", 1234000+i), client: abn(500_000 + i)}
+			c := caller{clientID: app, productID: id, owner: owner, ssid: fmt.Sprintf("%010d", 1234000+i), client: seed.ABN(500_000 + i)}
 			put(registry.KindSubscription, c.ssid, registry.Subscription{SSID: c.ssid, ProductID: id, ClientABN: c.client, Nominated: true, Updated: from})
 			who = append(who, c)
 		}
 	}
 	return all, who, err
-}
-
-const recordsPerChange = 500
-
-// fill commits the records to an empty ledger and returns the View they make.
-func fill(ctx context.Context, ledger registry.Ledger, seal *registry.Sealer, all []registry.Record) (*registry.View, error) {
-	epoch, err := ledger.Lead(ctx, "bench", 0, time.Minute)
-	if err != nil {
-		return nil, fmt.Errorf("lead: %w", err)
-	}
-	view := &registry.View{}
-	for start := 0; start < len(all); start += recordsPerChange {
-		rev, base := view.Revision+1, view.Mark()
-		c := &registry.Change{Revision: rev, Epoch: epoch, At: registry.At(time.Now()), Actor: "bench", Command: "import"}
-		b := registry.NewBuilder(view, c.At)
-		for _, r := range all[start:min(start+recordsPerChange, len(all))] {
-			seal.Seal(&r, rev)
-			if err := b.Put(&r); err != nil {
-				return nil, err
-			}
-			c.Puts = append(c.Puts, r)
-		}
-		if view, err = b.View(rev, epoch); err != nil {
-			return nil, err
-		}
-		c.Digest = view.Digest
-		c.MAC = seal.Change(c)
-		head := &registry.Head{Revision: rev, Epoch: epoch, Records: view.Records, Digest: view.Digest}
-		head.MAC = seal.Head(head)
-		if err := ledger.Commit(ctx, epoch, base, c, head); err != nil {
-			return nil, fmt.Errorf("commit revision %d: %w", rev, err)
-		}
-	}
-	return view, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/dspgate/dspgate/authz/token/issue"
 	"github.com/dspgate/dspgate/authz/token/jwksfetch"
 	"github.com/dspgate/dspgate/bench/report"
+	"github.com/dspgate/dspgate/bench/seed"
 	"github.com/dspgate/dspgate/envoy/runner"
 	"github.com/dspgate/dspgate/envoy/xds"
 	"github.com/dspgate/dspgate/internal/config"
@@ -108,7 +109,7 @@ func newWorld(ctx context.Context, dir, redisSocket string, o options) (*world, 
 		return nil, err
 	}
 	begin := time.Now()
-	if w.view, err = fill(ctx, store, seal, all); err != nil {
+	if w.view, err = seed.Fill(ctx, store, seal, all); err != nil {
 		return nil, err
 	}
 	w.filled = time.Since(begin)

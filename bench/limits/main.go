@@ -1,29 +1,35 @@
-// Command limits measures how well ten sidecar processes share one limit.
+// Command limits measures how well ten sidecars share one limit.
 //
-// Each process holds the production Limiter and its pool in a real Redis
-// (append-only file, fsync always). Beside it, on the very same arrivals, it
-// asks three designs that others use: a script in Redis for each request (GCRA),
-// chunks of 50 taken from a window of one second, and a report every second of
-// what was counted locally. Every arrival and every verdict is written down with
-// the time of one clock (CLOCK_BOOTTIME) by the process that decided it; the
-// oracle reads them all in order. What an ideal single bucket would have let
-// pass of the arrivals is what the others are held against; what passed is held
-// against a strict bucket, which is overdrawn exactly when some window saw more
-// than rate × window + burst.
+// They are `dspgate sidecar` processes on a real Redis (append-only file, fsync
+// always), asked over gRPC as Envoy asks them: an open load, each call at its
+// own instant whatever became of the one before. What they allow goes to an
+// upstream, a process of its own that notes when each call arrives. Beside them,
+// on the very same arrivals, each alone on an empty Redis and in turns with the
+// sidecars, run three designs that others use: a script in Redis for each request
+// (GCRA), chunks of 50 taken from a window of one second, and counts kept locally
+// that are added up every second.
 //
-// In every workload one process is killed and started again, and Redis is
-// stopped for five seconds.
+// What an ideal single bucket would have let pass of the calls is what passed is
+// held against: that bucket knows of no outage. What arrived is held against a
+// strict bucket, which is overdrawn exactly when some window saw more than rate ×
+// window + burst; the way to the upstream counts, so that a busy machine shows
+// there too. over_decided_pct is the same by the instants of the decisions.
+//
+// In every run one process is killed and started again at once (until it is ready
+// nobody asks it), and Redis is stopped for five seconds.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,167 +38,231 @@ import (
 	"github.com/dspgate/dspgate/registry"
 )
 
-// spec is one run, as every worker gets it.
-type spec struct {
-	Workload string        `json:"workload"`
-	Load     float64       `json:"load"` // offered, in parts of the limit
-	Rate     float64       `json:"rate"`
-	Burst    int64         `json:"burst"`
-	Workers  int           `json:"workers"`
-	Seed     uint64        `json:"seed"`
-	Begin    time.Duration `json:"begin"` // CLOCK_BOOTTIME
-	For      time.Duration `json:"for"`
-	Redis    string        `json:"redis"`
-	Dir      string        `json:"dir"`
-
-	OutageAt time.Duration `json:"outage_at"` // from the beginning
-	Outage   time.Duration `json:"outage"`
-}
-
 type options struct {
-	workers int
-	rate    float64
-	burst   int64
-	each    time.Duration
-	outage  time.Duration
-	seed    uint64
-	out     string
+	dspgate   string
+	sidecars  int
+	rate      float64
+	burst     int64
+	each      time.Duration
+	outage    time.Duration
+	seed      uint64
+	out       string
+	workloads []string
+	loads     []float64
+	designs   []int
 }
 
 func main() {
-	if len(os.Args) == 4 && os.Args[1] == "worker" { // each is a process of its own
-		if err := runWorker(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, "worker:", err)
-			os.Exit(1)
+	var err error
+	switch {
+	case len(os.Args) == 6 && os.Args[1] == "peer": // each is a process of its own
+		var design int
+		if design, err = strconv.Atoi(os.Args[2]); err == nil {
+			err = runPeer(design, os.Args[3], os.Args[4], os.Args[5])
 		}
-		return
+	case len(os.Args) == 4 && os.Args[1] == "upstream":
+		err = runUpstream(os.Args[2], os.Args[3])
+	default:
+		err = runMain()
 	}
-	var o options
-	flag.IntVar(&o.workers, "workers", 10, "sidecar processes")
-	flag.Float64Var(&o.rate, "rate", 1000, "requests a second that the limit allows")
-	flag.Int64Var(&o.burst, "burst", 1000, "its burst")
-	flag.DurationVar(&o.each, "each", 24*time.Second, "how long each run lasts")
-	flag.DurationVar(&o.outage, "outage", 5*time.Second, "for how long Redis is stopped in each")
-	flag.Uint64Var(&o.seed, "seed", 1, "of the arrivals")
-	flag.StringVar(&o.out, "out", "bench/out", "folder for limits.json")
-	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, o); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-limits:", err)
 		os.Exit(1)
 	}
 }
 
+func runMain() error {
+	var o options
+	var workloads, loads, which string
+	flag.StringVar(&o.dspgate, "dspgate", "bin/dspgate", "the binary")
+	flag.IntVar(&o.sidecars, "sidecars", 10, "processes")
+	flag.Float64Var(&o.rate, "rate", 1000, "requests a second that the limit allows")
+	flag.Int64Var(&o.burst, "burst", 1000, "its burst")
+	flag.DurationVar(&o.each, "each", 30*time.Second, "how long each run lasts")
+	flag.DurationVar(&o.outage, "outage", 5*time.Second, "for how long Redis is stopped in each")
+	flag.Uint64Var(&o.seed, "seed", 1, "of the arrivals")
+	flag.StringVar(&o.out, "out", "bench/out", "folder for limits.json")
+	flag.StringVar(&workloads, "workloads", "zipf,shifting,bursty", "which")
+	flag.StringVar(&loads, "loads", "0.8,1.2,2", "offered, in parts of the limit")
+	flag.StringVar(&which, "designs", "0,1,2,3", "0 dspgate, 1 Lua, 2 chunks, 3 report; the peers run in the first load above the limit only")
+	flag.Parse()
+	o.workloads = strings.Split(workloads, ",")
+	for s := range strings.SplitSeq(loads, ",") {
+		x, err := strconv.ParseFloat(s, 64)
+		if err != nil || x <= 0 {
+			return fmt.Errorf("-loads: %q is no part of the limit", s)
+		}
+		o.loads = append(o.loads, x)
+	}
+	for s := range strings.SplitSeq(which, ",") {
+		d, err := strconv.Atoi(s)
+		if err != nil || d < 0 || d >= designs {
+			return fmt.Errorf("-designs: %q is none of 0 to %d", s, designs-1)
+		}
+		o.designs = append(o.designs, d)
+	}
+	if o.sidecars < 2 || o.each < 3*o.outage {
+		return errors.New("needs two sidecars, and runs of at least three times the outage")
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	return run(ctx, o)
+}
+
 func run(ctx context.Context, o options) error {
-	if o.workers < 2 || o.each < 2*o.outage {
-		return errors.New("needs two workers, and runs of at least twice the outage")
-	}
-	dir, err := os.MkdirTemp("", "bench-limits-")
+	bin, err := filepath.Abs(o.dspgate)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	redis, err := world.StartRedis(ctx, dir, "redis")
-	if err != nil {
-		return err
+	if _, err := os.Stat(bin); err != nil {
+		return fmt.Errorf("%w: run `make build`", err)
 	}
-	defer redis.Close()
+	o.dspgate = bin
 	rep := report.New()
 	var all []tally
-	for i, load := range []float64{0.8, 1.2, 2} {
-		for j, workload := range []string{"zipf", "shifting", "bursty"} {
-			t, err := runOne(ctx, o, spec{
-				Workload: workload, Load: load, Rate: o.rate, Burst: o.burst, Workers: o.workers, Seed: o.seed + uint64(10*i+j),
-				For: o.each, Redis: redis.Addr, Dir: filepath.Join(dir, fmt.Sprintf("%s-%v", workload, load)),
-			}, redis)
-			if err != nil {
-				return err
+	for _, load := range o.loads {
+		for j, workload := range o.workloads {
+			s := spec{
+				Workload: workload, Load: load, Rate: o.rate, Burst: o.burst, Sidecars: o.sidecars, Seed: o.seed + uint64(100*load) + uint64(j),
+				For: o.each, KillAt: o.each / 5, OutageAt: o.each * 2 / 5, Outage: o.outage,
 			}
-			for _, t := range t {
+			for _, d := range o.designs {
+				if d != ours && load != peerLoad(o.loads) {
+					continue
+				}
+				t, err := runOne(ctx, o, s, d)
+				if err != nil {
+					return fmt.Errorf("%s on %s at %v × the limit: %w", designNames[d], workload, load, err)
+				}
 				rep.Row(t.row())
+				all = append(all, t)
+				fmt.Fprintf(os.Stderr, "%s, %s at %v × the limit: %.2f %% denied falsely, %.3f calls a request\n", designNames[d], workload, load, pct(float64(t.missed()), float64(t.ideal)), t.perRequest())
 			}
-			all = append(all, t...)
-			fmt.Fprintf(os.Stderr, "%s at %v × the limit: done\n", workload, load)
 		}
 	}
 	figures(rep, all)
 	if err := rep.Save(o.out, "limits"); err != nil {
 		return err
 	}
-	if err := rep.Table(os.Stdout, "workload", "load", "design", "offered", "ideal", "passed", "over_pct", "false_denial_pct", "false_denial_up_pct", "redis_calls_per_request"); err != nil {
+	if err := rep.Table(os.Stdout, "workload", "load", "design", "offered", "ideal", "passed", "failed", "over_pct", "over_decided_pct", "false_denial_pct", "false_denial_up_pct", "redis_calls_per_request", "p50_ms", "p99_ms"); err != nil {
 		return err
 	}
 	fmt.Println("written to", filepath.Join(o.out, "limits.json"))
-	if over := rep.Figures["over_pct"]; over > 0.1 {
+	if over := rep.Figures["over_decided_pct"]; over > 0.1 {
 		return fmt.Errorf("over-admitted by %.3f %% of the limit", over)
 	}
 	return nil
 }
 
-// runOne runs one workload: the workers, a kill, an outage.
-func runOne(ctx context.Context, o options, s spec, redis *world.Server) ([]tally, error) {
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return nil, err
+// peerLoad is the one load the peers are run at: the first beyond the limit.
+func peerLoad(loads []float64) float64 {
+	beyond := slices.DeleteFunc(slices.Clone(loads), func(x float64) bool { return x <= 1 })
+	if len(beyond) == 0 {
+		return loads[0]
 	}
+	return slices.Min(beyond)
+}
+
+// runOne runs one workload against one design: a kill, an outage.
+func runOne(ctx context.Context, o options, s spec, design int) (t tally, err error) {
+	dir, err := os.MkdirTemp("", "bl-") // short, for the sockets in it
+	if err != nil {
+		return t, err
+	}
+	defer os.RemoveAll(dir)
+	starting, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	f, err := startFleet(starting, dir, o.dspgate, design, s)
+	if err != nil {
+		return t, err
+	}
+	defer f.close()
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
-	s.OutageAt, s.Outage = s.For*2/5, o.outage
-	s.Begin = registry.BootTime() + 3*time.Second // they find their seats
-	b, err := json.Marshal(s)
+	seen := filepath.Join(dir, "arrivals")
+	p, err := world.Start(dir, "upstream", self, "upstream", filepath.Join(dir, "up.sock"), seen)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
-	file := filepath.Join(s.Dir, "spec.json")
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		return nil, err
+	defer p.Kill()
+	up, err := dialUpstream(starting, filepath.Join(dir, "up.sock"))
+	if err != nil {
+		return t, err
 	}
-	var workers []*world.Process
-	defer func() {
-		for _, w := range workers {
-			w.Kill()
-		}
-	}()
-	for i := range s.Workers {
-		w, err := world.Start(s.Dir, fmt.Sprintf("worker-%d", i), self, "worker", fmt.Sprint(i), file)
-		if err != nil {
-			return nil, err
-		}
-		workers = append(workers, w)
+	defer up.conn.Close()
+	d, err := newDriver(f, s, up)
+	if err != nil {
+		return t, err
 	}
-	at := func(d time.Duration) error {
+	defer d.close()
+	calls, err := drive(ctx, f, d, &s)
+	if err != nil {
+		return t, err
+	}
+	if err := errors.Join(up.err, up.conn.Close()); err != nil {
+		return t, fmt.Errorf("upstream: %w", err)
+	}
+	var arrived []arrival
+	if err := p.Await(ctx, func(context.Context) (err error) { arrived, err = readArrivals(seen); return err }); err != nil && len(arrived) == 0 {
+		return t, err
+	}
+	if len(d.asked) == 0 || len(arrived) == 0 {
+		return t, errors.New("nothing was asked, or nothing arrived")
+	}
+	return judge(s, design, d, arrived, calls), nil
+}
+
+// drive runs the load with its faults, and tells what it cost Redis.
+func drive(ctx context.Context, f *fleet, d *driver, s *spec) (calls int64, err error) {
+	req := request(f.token)
+	warming, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := d.warm(warming, req); err != nil {
+		return 0, err
+	}
+	time.Sleep(4 * time.Second) // nobody uses the limit, which is whole again
+	before, err := f.calls(ctx)
+	if err != nil {
+		return 0, err
+	}
+	s.begin = registry.BootTime() + 200*time.Millisecond
+	d.spec.begin = s.begin
+	faults := make(chan error, 1)
+	go func() { faults <- fault(ctx, f, d, s) }()
+	d.run(ctx, req)
+	if err := <-faults; err != nil {
+		return 0, err
+	}
+	after, err := f.calls(ctx)
+	return after - before, errors.Join(err, ctx.Err())
+}
+
+// fault does what is wrong in a run. The victim is one of those that have most to
+// do.
+func fault(ctx context.Context, f *fleet, d *driver, s *spec) error {
+	at := func(after time.Duration) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(s.Begin + d - registry.BootTime()):
+		case <-time.After(s.begin + after - registry.BootTime()):
 			return nil
 		}
 	}
-	// The victim is one of those that have most to do.
-	if err := at(s.For / 5); err != nil {
-		return nil, err
+	const victim = 1
+	if err := at(s.KillAt); err != nil {
+		return err
 	}
-	if err := workers[1].Restart(); err != nil { // kills it first
-		return nil, err
+	d.to[victim].down.Store(true)
+	if err := f.kill(ctx, victim, func() { d.to[victim].down.Store(false) }); err != nil {
+		return err
 	}
 	if err := at(s.OutageAt); err != nil {
-		return nil, err
+		return err
 	}
-	redis.Pause()
-	err = at(s.OutageAt + s.Outage)
-	redis.Resume()
-	if err != nil {
-		return nil, err
-	}
-	if err := at(s.For + 2*time.Second); err != nil {
-		return nil, err
-	}
-	for _, w := range workers {
-		if w.Running() {
-			w.Stop(5 * time.Second)
-		}
-	}
-	return judge(s)
+	f.redis.Pause()
+	err := at(s.OutageAt + s.Outage)
+	f.redis.Resume()
+	return err
 }
