@@ -185,7 +185,12 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
 	}
-	watch, err := newWatch(cfg.Watch, redisfleet.New(records, redisfleet.Options{}), register, reg, log)
+	fleet := redisfleet.New(records, redisfleet.Options{})
+	var usage *redisfleet.Usage
+	if !cfg.Watch.Off {
+		usage = redisfleet.NewUsage(fleet, register.Writing, log)
+	}
+	watch, err := newWatch(cfg.Watch, fleet, register, usage, reg, log)
 	if err != nil {
 		return err
 	}
@@ -207,7 +212,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 			return errors.New("the register is not loaded yet")
 		}
 	}
-	desk, evidence, err := openAssurance(cfg, register)
+	desk, evidence, err := openAssurance(cfg, register, usage)
 	if err != nil {
 		return err
 	}
@@ -278,6 +283,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	})
 	if watch != nil {
 		g.Go(func() error { watch.Run(inner); return nil })
+		g.Go(func() error { usage.Run(inner); return nil })
 	}
 	srv := control.NewHTTPServer(front, log)
 	g.Go(func() error {

@@ -9,15 +9,17 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/dspgate/dspgate/anomaly/redisfleet"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
 	"github.com/dspgate/dspgate/registry/casework"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/incident"
 )
 
 // openAssurance reads the framework's rules and opens the folder of evidence.
-func openAssurance(cfg controlConfig, register *registry.Register) (*assurance.Desk, *evidencedir.Dir, error) {
+func openAssurance(cfg controlConfig, register *registry.Register, usage *redisfleet.Usage) (*assurance.Desk, *evidencedir.Dir, error) {
 	var more []fs.FS
 	if cfg.FrameworkDir != "" {
 		more = append(more, os.DirFS(cfg.FrameworkDir))
@@ -30,7 +32,39 @@ func openAssurance(cfg controlConfig, register *registry.Register) (*assurance.D
 	if err != nil {
 		return nil, nil, err
 	}
-	return assurance.NewDesk(assurance.Config{Register: register, Rules: rules, Files: dir, Profiles: casework.Profiles}), dir, nil
+	return assurance.NewDesk(assurance.Config{Register: register, Rules: rules, Files: dir, Profiles: casework.Profiles, Observed: observed(usage)}), dir, nil
+}
+
+// usedCallsMin is how many calls it takes for shares of them to say something.
+const usedCallsMin = 100
+
+// observed finds what is known of a product beyond the register: its incidents,
+// and what the sidecars saw of its calls. What nobody saw is left out, and
+// counts as unknown. usage may be nil.
+func observed(usage *redisfleet.Usage) assurance.Observations {
+	return func(book *registry.Casebook, product string) certification.RiskInputs {
+		in := certification.RiskInputs{}
+		if high, other, err := incident.History(book, product, time.Now()); err == nil {
+			in["incidents_high"], in["incidents_other"] = float64(high), float64(other)
+		}
+		if usage == nil {
+			return in
+		}
+		if sum, ok := usage.Of(product); ok {
+			usedInputs(in, &sum)
+		}
+		return in
+	}
+}
+
+func usedInputs(in certification.RiskInputs, sum *redisfleet.Used) {
+	in["unknown_versions"], in["signals"] = float64(sum.OddVersions), float64(sum.Signals)
+	if sum.Requests < usedCallsMin {
+		return
+	}
+	percent := func(n uint64) float64 { return 100 * float64(n) / float64(sum.Requests) }
+	in["error_percent"], in["validation_failure_percent"], in["off_hours_percent"] = percent(sum.Failed), percent(sum.Invalid), percent(sum.OffHours)
+	in["read_lodge_ratio"] = float64(sum.Reads) / float64(max(sum.Lodges, 1))
 }
 
 // sweepEvery is how often files that no record names are looked for.

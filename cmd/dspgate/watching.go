@@ -189,7 +189,7 @@ func parseProtected(b []byte) ([]anomaly.Hash, error) {
 }
 
 // newWatch makes the control plane's part, nil when it is off.
-func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Register, reg prometheus.Registerer, log *slog.Logger) (*redisfleet.Watch, error) {
+func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Register, usage *redisfleet.Usage, reg prometheus.Registerer, log *slog.Logger) (*redisfleet.Watch, error) {
 	if cfg.Off {
 		return nil, nil
 	}
@@ -209,6 +209,9 @@ func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Regis
 		Watcher: anomaly.WatcherConfig{Subjects: cfg.Subjects, Tell: cfg.Tell, Hold: cfg.Hold, Zone: zone},
 		Tell: func(ctx context.Context, s anomaly.Signal) {
 			told.WithLabelValues(s.Name.String(), s.Subject.Kind.String()).Inc()
+			if s.Subject.Kind == anomaly.Product {
+				usage.Signal(s.Subject.ID)
+			}
 			log.InfoContext(ctx, "a caller strays from its past", "subject", s.Subject.Kind.String(), "id", s.Subject.ID, "signal", s.Name.String(),
 				"value", s.Value, "p", s.P, "newcomer", s.Newcomer, "text", s.Text())
 		},

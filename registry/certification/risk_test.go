@@ -17,7 +17,7 @@ func TestRiskInputsAreAllThere(t *testing.T) {
 	f := framework(t)
 	for _, name := range strings.Fields(`max_risk records client_controlled offshore roles chain_length entity_age_days_short eligibility_flags
 		evidence_age_months open_findings incidents_high releases_90_days unsupported_versions_used error_percent validation_failure_percent
-		new_clients_per_day tfn_fanout read_lodge_ratio off_hours_percent foreign_percent unknown_versions shared_evidence`) {
+		new_clients_per_day tfn_fanout read_lodge_ratio off_hours_percent foreign_percent unknown_versions signals shared_evidence`) {
 		if !slices.ContainsFunc(f.Risk.Inputs, func(i RiskInput) bool { return i.Name == name }) {
 			t.Errorf("%s is missing", name)
 		}
