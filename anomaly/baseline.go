@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -16,7 +17,7 @@ import (
 // A baseline is the past of one subject as kept over restarts: fixed parts, then
 // the series there are, then what was known.
 
-const baselineVersion = 1
+const baselineVersion = 2
 
 // baselineMax is more than any baseline is, unpacked.
 const baselineMax = 96 << 10
@@ -29,6 +30,7 @@ type fixedBaseline struct {
 	Idle        [firstRule]uint32
 	Have        uint32 // a bit for each series
 	Known       uint8  // a bit for each set that has filters
+	Watched     bool   // there is a watchState
 }
 
 // Baselines hands over the pasts of up to n subjects, those not handed over for
@@ -96,7 +98,7 @@ func (w *Watcher) Restore(s Subject, baseline []byte, now time.Time) error {
 }
 
 func (p *profile) pack() ([]byte, error) {
-	f := fixedBaseline{First: p.first, Last: p.last, Off: p.off, All: p.all, Mix: p.mix, Idle: p.idle}
+	f := fixedBaseline{First: p.first, Last: p.last, Off: p.off, All: p.all, Mix: p.mix, Idle: p.idle, Watched: p.watch != nil}
 	for i, x := range p.series {
 		if x != nil {
 			f.Have |= 1 << i
@@ -133,6 +135,11 @@ func (p *profile) pack() ([]byte, error) {
 			for _, v := range words {
 				raw = binary.LittleEndian.AppendUint64(raw, v)
 			}
+		}
+	}
+	if p.watch != nil {
+		if raw, err = binary.Append(raw, binary.LittleEndian, &p.watch.watchState); err != nil {
+			return nil, err
 		}
 	}
 	var out bytes.Buffer
@@ -199,6 +206,19 @@ func unpackProfile(b []byte) (*profile, error) {
 		}
 		raw = raw[filters:]
 	}
+	if f.Watched {
+		p.watch = &watch{}
+		if len(raw) < binary.Size(watchState{}) {
+			return nil, fmt.Errorf("%w: %v", ErrSnapshot, errBaseline)
+		}
+		if _, err := binary.Decode(raw, binary.LittleEndian, &p.watch.watchState); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrSnapshot, err)
+		}
+		if err := p.watch.check(); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrSnapshot, err)
+		}
+		raw = raw[binary.Size(watchState{}):]
+	}
 	if len(raw) > 0 {
 		return nil, fmt.Errorf("%w: %v", ErrSnapshot, errBaseline)
 	}
@@ -211,6 +231,18 @@ func (f *fixedBaseline) check() error {
 	ok := sound(f.Off) && sound(f.All) && sound(float64(f.Mix.Seen)) && f.Have < 1<<firstRule
 	for _, s := range f.Mix.Share {
 		ok = ok && sound(float64(s))
+	}
+	if !ok {
+		return errors.New("a number that cannot be")
+	}
+	return nil
+}
+
+// check refuses a state no calls lead to: a step far ahead would be counted up to.
+func (a *watchState) check() error {
+	ok := finite(reflect.ValueOf(*a)) && a.Day >= 0 && a.Days >= 0
+	for _, r := range a.Sum {
+		ok = ok && r.At >= 0 && r.At < 1<<40
 	}
 	if !ok {
 		return errors.New("a number that cannot be")

@@ -8,9 +8,11 @@ type profile struct {
 
 	minute, hour Tally
 	known        [sets]known
+	watch        *watch        // nil until something is counted
 	fresh        [sets]float64 // never seen before, in this hour
 	mix          mix
-	off, all     float64 // calls of the last day, fading
+	peeked       [firstRule - firstHourly]float64 // hourly values looked at last in this hour
+	off, all     float64                          // calls of the last day, fading
 
 	told     [signals]float64 // the least P told in this window, 0 for none
 	first    int64            // when it was first seen
@@ -21,17 +23,44 @@ type profile struct {
 }
 
 // learned are the sets of which it matters what is new.
-var learned = [...]Set{Clients, Persons, Networks}
+var learned = [...]Set{Clients, Persons, Lodged, Networks, SSIDs, Versions}
 
-// learnKnown counts what this minute has brought that was not there before.
-func (p *profile) learnKnown() {
-	for _, s := range learned {
-		if len(p.minute.Set[s].least) == 0 {
+// learns tells whether it matters of a subject: one subscription is one software
+// ID, and of a network nothing is known but how often it was refused.
+func (s Subject) learns(of Set) bool {
+	return s.Kind != Network && (s.Kind != Subscription || of != SSIDs && of != Versions)
+}
+
+// news is what this minute has brought so far that was not there before. It is
+// learnt when the minute is over.
+func (p *profile) news(s Subject, learn bool) (f fresh) {
+	for _, of := range learned {
+		set := &p.minute.Set[of]
+		if len(set.least) == 0 || !s.learns(of) {
 			continue
 		}
-		k := &p.known[s]
-		p.fresh[s] += p.minute.Set[s].share(func(h uint32) bool { return !k.learn(h) })
+		k := &p.known[of]
+		var n float64
+		if learn {
+			n = set.share(func(h uint32) bool { return !k.learn(h) })
+			p.fresh[of] += n
+		} else {
+			n = set.share(func(h uint32) bool { return !k.has(k.young, h) && !k.has(k.old, h) })
+		}
+		switch of {
+		case Persons:
+			f.persons = n
+		case Lodged:
+			f.lodged = n
+		case SSIDs:
+			f.ssids = n
+		case Versions:
+			f.versions = n
+		case Networks:
+			f.networks = n
+		}
 	}
+	return f
 }
 
 // backfillMax is how many empty windows a new series is shown.

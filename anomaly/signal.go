@@ -29,8 +29,26 @@ const (
 	SignalOffHours
 	// SignalProtected is a rule, not a score: a call concerned a protected client.
 	SignalProtected
+	// SignalHarvest, and what follows it, are alarms: patterns that a person should
+	// look at. It reads about people it never dealt with, and lodges nothing.
+	SignalHarvest
+	// SignalSweep reads about far more people than ever.
+	SignalSweep
+	// SignalFanOut uses many software IDs it never used.
+	SignalFanOut
+	// SignalChurn calls in one new version after another.
+	SignalChurn
+	// SignalNewcomer reads about many people in its first days, and lodges for none.
+	SignalNewcomer
 	signals
 )
+
+// firstAlarm is the first that is not told of ordinary callers once in a thousand
+// windows, but next to never.
+const firstAlarm = SignalHarvest
+
+// Alarm tells whether a person should look at it. All others are facts beside it.
+func (s SignalName) Alarm() bool { return s >= firstAlarm && s < signals || s == SignalProtected }
 
 // hourly are the signals from SignalPersonsHour to SignalOffHours.
 const firstHourly, firstRule = SignalPersonsHour, SignalProtected
@@ -57,6 +75,11 @@ var signalWords = [signals]struct{ name, words string }{
 	SignalPilot:       {"pilot-refused", "calls an hour for clients not named in its verification test"},
 	SignalOffHours:    {"off-hours", "of the last day's calls at night or at weekends"},
 	SignalProtected:   {"protected-client", "calls a minute that concern protected clients"},
+	SignalHarvest:     {"harvest", "people read about whom it never dealt with before, and nothing lodged for"},
+	SignalSweep:       {"sweep", "people read about and nothing lodged for"},
+	SignalFanOut:      {"fan-out", "software IDs it never used before"},
+	SignalChurn:       {"churn", "versions it never called in before"},
+	SignalNewcomer:    {"newcomer", "people read about in its first days, and nothing lodged for"},
 }
 
 func (s SignalName) String() string {

@@ -88,6 +88,8 @@ type Watcher struct {
 	any          bool             // some sidecar reported of this minute
 	wholeMinutes int              // of this hour
 	others       population
+	common       common
+	readers      readers
 	refused      uint64
 }
 
@@ -201,6 +203,10 @@ func (w *Watcher) Tick(now time.Time) []Signal {
 			w.others.fade()
 			w.wholeMinutes = 0
 		}
+		if w.local(w.minute)/86400 != w.local(minute)/86400 {
+			w.readers.fade()
+		}
+		w.common.end()
 		w.forgetSidecars()
 		w.minute = minute
 		w.any = false
@@ -265,6 +271,10 @@ func (w *Watcher) local(minute int64) int64 {
 // silence to be believed.
 const hourWhole = 55
 
+// alarmCalls is from how many calls in a minute patterns are looked for before
+// it is over.
+const alarmCalls = 5
+
 // look scores one subject. Counts are told as soon as they are too large,
 // whatever is still to come; what is small is told, and learnt, only of a window
 // that is whole.
@@ -280,25 +290,33 @@ func (w *Watcher) look(out []Signal, s Subject, p *profile, over bool) []Signal 
 		out = w.score(out, s, p, name, value, learn, when, 60)
 	}
 	if !over {
+		if p.minute.Count[Requests] >= alarmCalls {
+			out = w.alarms(out, s, p, p.news(s, false), false, when)
+		}
 		return out
 	}
+	f := p.news(s, true)
+	out = w.alarms(out, s, p, f, true, when)
 	p.endMinute()
 	hourOver := (w.minute+1)%60 == 0
 	for name := firstHourly; name < firstRule; name++ {
 		value := name.hourValue(p, &p.hour)
-		if hourOver || name.counting() {
+		if hourOver || name.counting() && value != p.peeked[name-firstHourly] {
+			p.peeked[name-firstHourly] = value
 			out = w.score(out, s, p, name, value, hourOver && w.wholeMinutes >= hourWhole, when, 3600)
 		}
 	}
 	if hourOver {
 		p.endHour()
+		if p.watch != nil && (when+60)%86400 == 0 {
+			w.endDay(s.Kind, p.watch, when)
+		}
 	}
 	return out
 }
 
 // endMinute moves the minute into the hour.
 func (p *profile) endMinute() {
-	p.learnKnown()
 	p.hour.Merge(&p.minute)
 	p.minute.reset()
 	clear(p.told[:firstHourly])
@@ -314,6 +332,7 @@ func (p *profile) endHour() {
 	p.all = p.all*dayFade + float64(p.hour.Count[Requests])
 	p.hour.reset()
 	p.fresh = [sets]float64{}
+	p.peeked = [firstRule - firstHourly]float64{}
 	clear(p.told[firstHourly:firstRule])
 }
 

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dspgate/dspgate/anomaly"
+)
+
+// run is one life of the world, seen by production code alone: a Collector in
+// each sidecar, their Reports as they travel, one Watcher.
+type run struct {
+	o          options
+	zone       *time.Location
+	world      *world
+	watcher    *anomaly.Watcher
+	collectors []*anomaly.Collector
+	attacks    []*attack
+	owner      map[anomaly.Hash]string // of a subscription's hash, the product
+	busy       map[string]*attack      // by the product under attack
+
+	decision uint64
+	last     map[string]int64 // false alarm of a product
+	sent     []call           // of this minute
+	out      outcome
+}
+
+type call struct {
+	at int64
+	o  anomaly.Observation
+	f  anomaly.Finished
+	by *attack
+}
+
+// outcome is what came of it.
+type outcome struct {
+	Calls       uint64
+	Signals     int     // told that are no alarms
+	Products    int     // benign
+	Months      float64 // of products watched
+	FalseCases  int     // alarms of a product nobody attacked, one a day
+	FalseAlarms int     // each of them
+	Suspended   int     // products, apps or subscriptions suspended for nothing
+	False       []string
+	Attacks     []*attack
+}
+
+// step is how often sidecars report.
+const step = 10
+
+func newRun(o options, attackSeed uint64) (*run, error) {
+	zone, err := time.LoadLocation("Australia/Sydney")
+	if err != nil {
+		return nil, err
+	}
+	begin := o.begin.In(zone)
+	begin = time.Date(begin.Year(), begin.Month(), begin.Day(), 0, 0, 0, 0, zone)
+	x := &run{o: o, zone: zone, owner: map[anomaly.Hash]string{}, last: map[string]int64{}, busy: map[string]*attack{}}
+	x.world = newWorld(o.seed, o.products, begin.Unix(), zone)
+	x.watcher = anomaly.NewWatcher(anomaly.WatcherConfig{Subjects: 16384, Zone: zone})
+	for range o.sidecars {
+		x.collectors = append(x.collectors, anomaly.NewCollector(anomaly.CollectorConfig{Zone: zone}))
+	}
+	measured := begin.AddDate(0, 0, o.lead).Unix()
+	x.attacks = newAttacks(x.world, attackSeed, o.attacks, measured, begin.AddDate(0, 0, o.lead+o.days).Unix())
+	for _, a := range x.attacks {
+		x.busy[a.victim.id] = a
+	}
+	// Newcomers that mean well come in the measured time.
+	for i := range o.products / 20 {
+		born := measured + int64(x.world.r.Float64()*float64(o.days)*86400)
+		x.world.products = append(x.world.products, x.world.newProduct(fmt.Sprintf("FP-8%03d", i), born))
+	}
+	return x, nil
+}
+
+// live goes through all minutes. progress hears of every day.
+func (x *run) live(progress func(day int)) outcome {
+	begin := time.Unix(x.world.begin, 0).In(x.zone)
+	measured := begin.AddDate(0, 0, x.o.lead).Unix()
+	end := begin.AddDate(0, 0, x.o.lead+x.o.days).Unix()
+	x.out.Products = len(x.world.products)
+	for at := begin.Unix(); at < end; at += 60 {
+		if (at-begin.Unix())%86400 == 0 {
+			progress(int(at-begin.Unix()) / 86400)
+		}
+		x.minute(at, at >= measured)
+	}
+	x.out.Attacks, x.out.Months = x.attacks, x.months(measured, end)
+	return x.out
+}
+
+// minute is one of the world's, in steps of a report each while an attack is
+// loud or x.o.fine, and at once otherwise.
+func (x *run) minute(at int64, measured bool) {
+	x.sent = x.sent[:0]
+	var by *attack
+	record := func(at int64, o *anomaly.Observation, f *anomaly.Finished) {
+		x.sent = append(x.sent, call{at, *o, *f, by})
+	}
+	x.world.minute(time.Unix(at, 0).In(x.zone), record)
+	fine := x.o.fine && measured
+	for _, by = range x.attacks {
+		if by.told == 0 {
+			fine = fine || by.shape.loud() && at+60 > by.start && !by.over(at)
+			by.minute(x.world, at, record)
+		}
+	}
+	if !fine {
+		for i := range x.sent {
+			x.call(&x.sent[i])
+		}
+		x.report(at)
+		x.tick(at+60+15, measured)
+		return
+	}
+	for s := at; s < at+60; s += step {
+		for i := range x.sent {
+			if c := &x.sent[i]; c.at >= s && c.at < s+step && (c.by == nil || c.by.told == 0) {
+				x.call(c)
+			}
+		}
+		x.report(s)
+		x.tick(s+step+1, measured)
+	}
+}
+
+func (x *run) call(c *call) {
+	x.decision++
+	x.out.Calls++
+	c.o.Decision = x.decision
+	to := x.collectors[x.world.r.IntN(len(x.collectors))]
+	to.Observe([]anomaly.Observation{c.o})
+	if c.o.Outcome == anomaly.Allowed {
+		c.f.Decision = x.decision
+		to.Finish(c.f)
+	}
+	if c.by != nil && c.o.Outcome == anomaly.Allowed {
+		c.by.let++
+	}
+	if c.o.Subscription != (anomaly.Hash{}) {
+		x.owner[c.o.Subscription] = c.o.Product
+	}
+}
+
+// report has every sidecar report, in the bytes that would travel.
+func (x *run) report(from int64) {
+	for i, c := range x.collectors {
+		r := anomaly.Report{Sidecar: fmt.Sprint("sc-", i), From: from, Seconds: 60, Subjects: c.Take()}
+		var sent anomaly.Report
+		if err := sent.UnmarshalBinary(r.AppendBinary(nil)); err != nil {
+			panic(err) // what our own encoder wrote
+		}
+		x.watcher.Merge(&sent)
+	}
+}
+
+func (x *run) tick(now int64, measured bool) {
+	for _, s := range x.watcher.Tick(time.Unix(now, 0)) {
+		if !measured {
+			continue
+		}
+		if !s.Name.Alarm() {
+			x.out.Signals++
+			continue
+		}
+		x.judge(now, s)
+	}
+}
+
+// productOf is whose a subject is.
+func (x *run) productOf(s anomaly.Subject) string {
+	switch s.Kind {
+	case anomaly.ClientApp:
+		return strings.TrimSuffix(s.ID, "-app")
+	case anomaly.Subscription:
+		var h anomaly.Hash
+		if _, err := hex.Decode(h[:], []byte(s.ID)); err != nil {
+			return ""
+		}
+		return x.owner[h]
+	}
+	return s.ID
+}
+
+// aftermath is for how long after an attack what is told of its victim is its own.
+const aftermath = 86400
+
+// judge takes an alarm for that of an attack, or for a false one.
+func (x *run) judge(now int64, s anomaly.Signal) {
+	id := x.productOf(s.Subject)
+	if a := x.busy[id]; a != nil && now >= a.start && now < a.start+a.shape.lasts()+aftermath {
+		if a.told == 0 && !a.over(now-60) {
+			a.told, a.by = now, s.Subject.Kind.String()+" "+s.Name.String()
+		}
+		return
+	}
+	x.out.FalseAlarms++
+	if now-x.last[id] >= 86400 || x.last[id] == 0 {
+		x.last[id] = now
+		x.out.FalseCases++
+	}
+	if len(x.out.False) < 100 {
+		x.out.False = append(x.out.False, fmt.Sprintf("%s %s %s", time.Unix(now, 0).In(x.zone).Format("Mon 2006-01-02 15:04"), id, s.Text()))
+	}
+}
+
+// months is for how long benign products were watched.
+func (x *run) months(measured, end int64) float64 {
+	seconds := int64(0)
+	for _, p := range x.world.products {
+		seconds += end - max(measured, p.born)
+		if a := x.busy[p.id]; a != nil {
+			seconds -= min(end-a.start, a.shape.lasts()+aftermath)
+		}
+	}
+	return float64(seconds) / (365.25 / 12 * 86400)
+}
