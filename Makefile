@@ -88,6 +88,10 @@ bench-limits: tools build ## ten sidecars on one limit, beside three designs tha
 bench-detect: ## the anomaly scorer on labelled public streams; DETECTION=folder of the data and its scorers
 	@$(GO) run ./bench/detect -detection $(DETECTION)
 
+.PHONY: bench-watch
+bench-watch: ## made-up products and attackers through the watcher, in virtual time; ARGS="-attack-seed 7 -v"
+	@$(GO) run ./bench/traffic $(ARGS)
+
 .PHONY: clean
 clean: ## forget the build and the demo's data
 	@rm -rf bin .run bench/out

@@ -1,6 +1,7 @@
 package anomaly
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -20,11 +21,17 @@ const (
 	statUnlodged stat = iota
 	// statRead: different people read about, less those lodged for.
 	statRead
+	// statCalls: calls that read, and were answered.
+	statCalls
 	// statSSIDs: software IDs seen for the first time.
 	statSSIDs
 	// statVersions: versions seen for the first time, refused ones too.
 	statVersions
 )
+
+// atHome are those of which it matters whether it comes from where the subject
+// always comes from: it may well work through all its people there.
+func (s stat) atHome() bool { return s == statRead || s == statCalls }
 
 // horizon is how long a pattern counts.
 type horizon uint8
@@ -50,6 +57,8 @@ var vigils = [...]struct {
 	{statUnlodged, dayLong, 80, SignalHarvest},
 	{statRead, minuteLong, 30, SignalSweep},
 	{statRead, hourLong, 100, SignalSweep},
+	{statCalls, minuteLong, 60, SignalRush},
+	{statCalls, hourLong, 600, SignalRush},
 	{statSSIDs, minuteLong, 10, SignalFanOut},
 	{statSSIDs, hourLong, 20, SignalFanOut},
 	{statSSIDs, dayLong, 40, SignalFanOut},
@@ -170,7 +179,7 @@ type fresh struct{ persons, lodged, ssids, networks, versions float64 }
 func steps(when int64) (five, hour, day int64) { return when / 300, when / 3600, when / 86400 }
 
 // values are what the vigils count, with an open minute's news added.
-func (a *watch) values(p *profile, f fresh, when int64) (v [nVigils]float64) {
+func (a *watch) values(p *profile, f fresh, y *young, when int64) (v [nVigils]float64) {
 	five, hour, day := steps(when)
 	for i := range a.Sum {
 		switch {
@@ -185,15 +194,52 @@ func (a *watch) values(p *profile, f fresh, when int64) (v [nVigils]float64) {
 	unlodged := func(persons, lodged int) float64 {
 		return a.Sum[persons].sum() - a.Sum[lodged].sum() + f.persons - f.lodged
 	}
-	read := func(t *Tally) float64 { return t.Set[Persons].Distinct() - t.Set[Lodged].Distinct() }
 	v = [nVigils]float64{
 		f.persons - f.lodged, unlodged(newPersonsHour, newLodgedHour), unlodged(newPersonsDay, newLodgedDay),
-		read(&p.minute), read(&p.hour),
+		math.Max(0, p.minute.read()-y.minute), math.Max(0, p.hour.read()-y.hour),
+		math.Max(0, p.minute.answered()-y.calls), math.Max(0, p.hour.answered()-y.callsHour),
 		f.ssids, a.Sum[newSSIDsHour].sum() + f.ssids, a.Sum[newSSIDsDay].sum() + f.ssids,
 		a.Sum[newVersionsWeek].sum() + f.versions,
 	}
 	return v
 }
+
+// read is of how many people it was read about and nothing lodged for.
+func (t *Tally) read() float64 { return t.Set[Persons].Distinct() - t.Set[Lodged].Distinct() }
+
+// answered is how many calls read and got an answer: in an outage callers try again.
+func (t *Tally) answered() float64 {
+	return math.Max(0, float64(t.Count[Reads])-float64(t.Count[Failed]))
+}
+
+// young is what the subscriptions of a product that have no past yet did: a new
+// client of a product begins with a whole list of people, which is no news of
+// the product's. Whether it is one of the client's is held against what others do.
+type young struct {
+	persons, lodged float64 // fresh, in this minute
+	minute, hour    float64 // read
+
+	calls, callsHour float64 // answered
+}
+
+// countYoung finds what is left out of the products' and client apps' counts.
+func (w *Watcher) countYoung(subjects []Subject) {
+	w.young = map[string]young{}
+	for _, s := range subjects {
+		p := w.subjects[s]
+		if s.Kind != Subscription || p.of == "" || p.minute.Count[Requests] == 0 || w.age(p) >= matureAge {
+			continue
+		}
+		f, y := p.news(s, false), w.young[p.of]
+		y.persons, y.lodged = y.persons+f.persons, y.lodged+f.lodged
+		y.minute, y.hour = y.minute+p.minute.read(), y.hour+p.hour.read()
+		y.calls, y.callsHour = y.calls+p.minute.answered(), y.callsHour+p.hour.answered()
+		w.young[p.of] = y
+	}
+}
+
+// age is in days.
+func (w *Watcher) age(p *profile) int64 { return (w.minute*60 - p.first) / 86400 }
 
 // add takes a minute that is over into the sums.
 func (a *watch) add(f fresh, when int64) {
@@ -292,7 +338,7 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 	}
 	a := p.watch
 	a.begin(when / 86400)
-	age := (w.minute*60 - p.first) / 86400
+	age := w.age(p)
 	settled, mature := age >= settleDays, age >= matureAge && a.Days >= matureDays
 	if over && !a.Called {
 		a.Called = true
@@ -300,7 +346,12 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 			a.Days++
 		}
 	}
-	values := a.values(p, f, when)
+	var y young
+	if s.Kind != Subscription && age >= matureAge {
+		y = w.young[cmp.Or(p.of, s.ID)]
+		f.persons, f.lodged = math.Max(0, f.persons-y.persons), math.Max(0, f.lodged-y.lodged)
+	}
+	values := a.values(p, f, &y, when)
 	if !mature {
 		out = w.newcomer(out, s, p, values, f, when)
 	}
@@ -308,10 +359,10 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 		v := &vigils[i]
 		class := v.horizon.class(when)
 		most := a.bar(i, class) * max(1, w.common.by[s.Kind][i])
-		if v.stat == statRead && a.Sum[newNetworksHour].sum()+f.networks < 1 {
+		if v.stat.atHome() && a.Sum[newNetworksHour].sum()+f.networks < 1 {
 			most *= homeTimes
 		}
-		if over && (settled || v.stat == statRead) {
+		if over && (settled || v.stat.atHome()) {
 			day := &a.Tide[i].Most[class][slotOf(a.Day, vigilDays)]
 			learn := values[i]
 			if mature {
@@ -346,10 +397,10 @@ var classWords = [2]string{"", " at night and at weekends"}
 // what others do, within an hour; and within a day.
 const newcomerHour, newcomerDay = 60, 100
 
-// newcomer holds a product or client app without a past against all others:
-// hardly any of them reads about many people and lodges for none.
+// newcomer holds a subject without a past against all others of its kind: hardly
+// any of them reads about many people and lodges for none.
 func (w *Watcher) newcomer(out []Signal, s Subject, p *profile, v [nVigils]float64, f fresh, when int64) []Signal {
-	if s.Kind != Product && s.Kind != ClientApp || !w.readers.seldom(s.Kind) {
+	if !w.readers.seldom(s.Kind) {
 		return out
 	}
 	a := p.watch

@@ -34,7 +34,7 @@ type fixedBaseline struct {
 }
 
 // Baselines hands over the pasts of up to n subjects, those not handed over for
-// longest first, for somebody to keep. A baseline takes 1 to 30 KiB.
+// longest first, for somebody to keep. A baseline takes 1 to 60 KiB.
 func (w *Watcher) Baselines(n int, keep func(s Subject, baseline []byte) error) error {
 	w.mu.Lock()
 	type due struct {

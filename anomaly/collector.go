@@ -164,6 +164,9 @@ func (c *Collector) each(w who, f func(*Tally)) {
 			c.strangers += b2i(s.Kind == Network)
 			c.tallies[s] = t
 		}
+		if s.Kind != Product && len(w.product) <= subjectIDMax {
+			t.of = w.product
+		}
 		f(t)
 	}
 	if w.product != "" && len(w.product) <= subjectIDMax {

@@ -9,6 +9,7 @@ type profile struct {
 	minute, hour Tally
 	known        [sets]known
 	watch        *watch        // nil until something is counted
+	of           string        // the product, of a client app or a subscription
 	fresh        [sets]float64 // never seen before, in this hour
 	mix          mix
 	peeked       [firstRule - firstHourly]float64 // hourly values looked at last in this hour

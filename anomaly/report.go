@@ -28,7 +28,7 @@ const (
 	ReportBytesMax    = 4 << 20
 	ReportSubjectsMax = 16_384
 
-	reportVersion = 1
+	reportVersion = 2
 )
 
 // AppendBinary appends the report to b: numbers as varints, nothing for what is
@@ -55,6 +55,7 @@ func appendString(b []byte, s string) []byte {
 
 // append writes which counters are not zero as bits, then these.
 func (t *Tally) append(b []byte) []byte {
+	b = appendString(b, t.of)
 	b = appendSparse(b, t.Count[:])
 	b = appendSparse(b, t.Service[:])
 	b = binary.AppendUvarint(b, t.bytes)
@@ -179,6 +180,7 @@ func (d *reader) string(what string) string {
 const countMax = 1 << 48
 
 func (d *reader) tally(t *Tally) {
+	t.of = d.string("product")
 	d.sparse("counts", t.Count[:])
 	d.sparse("services", t.Service[:])
 	t.bytes = d.uvarint("bytes", 1<<10-1)

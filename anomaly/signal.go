@@ -34,6 +34,8 @@ const (
 	SignalHarvest
 	// SignalSweep reads about far more people than ever.
 	SignalSweep
+	// SignalRush makes far more calls that read than ever.
+	SignalRush
 	// SignalFanOut uses many software IDs it never used.
 	SignalFanOut
 	// SignalChurn calls in one new version after another.
@@ -77,6 +79,7 @@ var signalWords = [signals]struct{ name, words string }{
 	SignalProtected:   {"protected-client", "calls a minute that concern protected clients"},
 	SignalHarvest:     {"harvest", "people read about whom it never dealt with before, and nothing lodged for"},
 	SignalSweep:       {"sweep", "people read about and nothing lodged for"},
+	SignalRush:        {"rush", "calls that read"},
 	SignalFanOut:      {"fan-out", "software IDs it never used before"},
 	SignalChurn:       {"churn", "versions it never called in before"},
 	SignalNewcomer:    {"newcomer", "people read about in its first days, and nothing lodged for"},

@@ -43,6 +43,7 @@ type Tally struct {
 	Service [services]uint64
 	Set     [sets]Sketch
 	bytes   uint64 // below a kilobyte
+	of      string // the product, of a client app or a subscription
 }
 
 // Merge adds o.
@@ -57,6 +58,9 @@ func (t *Tally) Merge(o *Tally) {
 		t.Set[i].Merge(&o.Set[i])
 	}
 	t.addBytes(o.bytes)
+	if o.of != "" {
+		t.of = o.of
+	}
 }
 
 func (t *Tally) addBytes(n uint64) {

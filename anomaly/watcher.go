@@ -55,7 +55,7 @@ func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }
 
 // WatcherConfig bounds a Watcher. The zero value of a field takes the default.
 type WatcherConfig struct {
-	// Subjects is how many have a past here at once, 2 to 45 KiB each; beyond it
+	// Subjects is how many have a past here at once, 4 to 75 KiB each; beyond it
 	// the one idle for longest is forgotten. Default 4096.
 	Subjects int
 	// Tell is the greatest tail probability that is told. Default 0.001: of an
@@ -90,6 +90,7 @@ type Watcher struct {
 	others       population
 	common       common
 	readers      readers
+	young        map[string]young // by product
 	refused      uint64
 }
 
@@ -129,6 +130,9 @@ func (w *Watcher) Merge(r *Report) {
 			continue
 		}
 		p.minute.Merge(&s.Tally)
+		if s.Tally.of != "" {
+			p.of = s.Tally.of
+		}
 		p.last = max(p.last, r.From)
 	}
 }
@@ -195,7 +199,9 @@ func (w *Watcher) Tick(now time.Time) []Signal {
 	if over && w.whole {
 		w.wholeMinutes++
 	}
-	for _, s := range w.inOrder(over) {
+	inOrder := w.inOrder(over)
+	w.countYoung(inOrder)
+	for _, s := range inOrder {
 		out = w.look(out, s, w.subjects[s], over)
 	}
 	if over {
@@ -217,19 +223,21 @@ func (w *Watcher) Tick(now time.Time) []Signal {
 	return out
 }
 
-// inOrder are the subjects to look at: all of them, always in the same order,
-// when a minute is over, so that equal reports are scored equally; and those
-// with something to look at otherwise.
+// dormantAfter is after how many seconds without a call a subject's silence says
+// nothing more: it is looked at again when it calls.
+const dormantAfter = 86400
+
+// inOrder are the subjects to look at, always in the same order, so that equal
+// reports are scored equally: all that are not dormant when a minute is over,
+// and those with something to look at otherwise.
 func (w *Watcher) inOrder(over bool) []Subject {
 	out := make([]Subject, 0, len(w.subjects))
 	for s, p := range w.subjects {
-		if over || p.minute.Count[Requests] > 0 {
+		if p.minute.Count[Requests] > 0 || over && w.minute*60-p.last < dormantAfter {
 			out = append(out, s)
 		}
 	}
-	if over {
-		slices.SortFunc(out, compareSubjects)
-	}
+	slices.SortFunc(out, compareSubjects)
 	return out
 }
 

@@ -33,7 +33,7 @@ type Options struct {
 	ReportsMax int64
 	// MarksFor is how long marks stand when nobody renews them. Default 2m.
 	MarksFor time.Duration
-	// BaselinesMax bounds the baselines, 1 to 30 KiB each. Default 8192.
+	// BaselinesMax bounds the baselines, 1 to 60 KiB each. Default 8192.
 	BaselinesMax int64
 }
 

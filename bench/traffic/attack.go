@@ -59,6 +59,8 @@ type attack struct {
 	let     int      // calls that were let through until it was told
 	told    int64    // when it was, 0 before
 	by      string
+
+	suspended bool
 }
 
 // newAttacks are n of each shape, one a victim, between two instants.

@@ -173,6 +173,9 @@ func (out *outcome) report(rep *report.Report, verbose bool, w io.Writer) (misse
 	if rate > falsePerMonth {
 		missed = append(missed, fmt.Sprintf("%d false alarms in %.0f product-months, more than one in 50", out.FalseCases, out.Months))
 	}
+	if out.Suspended > 0 {
+		missed = append(missed, fmt.Sprintf("%d false suspensions", out.Suspended))
+	}
 	if verbose {
 		for _, f := range out.False {
 			fmt.Fprintln(w, "false:", f)
@@ -181,7 +184,7 @@ func (out *outcome) report(rep *report.Report, verbose bool, w io.Writer) (misse
 	rep.Figures = map[string]float64{
 		"attacks": float64(total), "attacks_within": float64(within), "product_months": out.Months,
 		"false_alarms": float64(out.FalseCases), "false_alarm_signals": float64(out.FalseAlarms), "false_alarms_per_product_month": rate,
-		"signals": float64(out.Signals), "calls": float64(out.Calls), "false_suspensions": float64(out.Suspended),
+		"signals": float64(out.Signals), "calls": float64(out.Calls), "false_suspensions": float64(out.Suspended), "suspended_attacks": float64(out.Contained),
 	}
 	return missed
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/policy"
 )
 
 // run is one life of the world, seen by production code alone: a Collector in
@@ -21,6 +22,7 @@ type run struct {
 	owner      map[anomaly.Hash]string // of a subscription's hash, the product
 	busy       map[string]*attack      // by the product under attack
 
+	policies *policy.Evaluator
 	decision uint64
 	last     map[string]int64 // false alarm of a product
 	sent     []call           // of this minute
@@ -42,10 +44,15 @@ type outcome struct {
 	Months      float64 // of products watched
 	FalseCases  int     // alarms of a product nobody attacked, one a day
 	FalseAlarms int     // each of them
-	Suspended   int     // products, apps or subscriptions suspended for nothing
+	Suspended   int     // times twoAlarms would have suspended somebody for nothing
+	Contained   int     // attacks it would have suspended
 	False       []string
 	Attacks     []*attack
 }
+
+// goesOn is for how long an attack goes on after it was told: what a policy
+// wants to see twice must have time to come.
+const goesOn = 120
 
 // step is how often sidecars report.
 const step = 10
@@ -63,6 +70,7 @@ func newRun(o options, attackSeed uint64) (*run, error) {
 	for range o.sidecars {
 		x.collectors = append(x.collectors, anomaly.NewCollector(anomaly.CollectorConfig{Zone: zone}))
 	}
+	x.policies = policy.NewEvaluator(policy.Active{Policy: "two-alarms", Version: 1, Rule: twoAlarms})
 	measured := begin.AddDate(0, 0, o.lead).Unix()
 	x.attacks = newAttacks(x.world, attackSeed, o.attacks, measured, begin.AddDate(0, 0, o.lead+o.days).Unix())
 	for _, a := range x.attacks {
@@ -103,7 +111,7 @@ func (x *run) minute(at int64, measured bool) {
 	x.world.minute(time.Unix(at, 0).In(x.zone), record)
 	fine := x.o.fine && measured
 	for _, by = range x.attacks {
-		if by.told == 0 {
+		if by.told == 0 || at < by.told+goesOn {
 			fine = fine || by.shape.loud() && at+60 > by.start && !by.over(at)
 			by.minute(x.world, at, record)
 		}
@@ -118,7 +126,7 @@ func (x *run) minute(at int64, measured bool) {
 	}
 	for s := at; s < at+60; s += step {
 		for i := range x.sent {
-			if c := &x.sent[i]; c.at >= s && c.at < s+step && (c.by == nil || c.by.told == 0) {
+			if c := &x.sent[i]; c.at >= s && c.at < s+step && (c.by == nil || c.by.told == 0 || s < c.by.told+goesOn) {
 				x.call(c)
 			}
 		}
@@ -137,7 +145,7 @@ func (x *run) call(c *call) {
 		c.f.Decision = x.decision
 		to.Finish(c.f)
 	}
-	if c.by != nil && c.o.Outcome == anomaly.Allowed {
+	if c.by != nil && c.by.told == 0 && c.o.Outcome == anomaly.Allowed {
 		c.by.let++
 	}
 	if c.o.Subscription != (anomaly.Hash{}) {
@@ -170,6 +178,12 @@ func (x *run) tick(now int64, measured bool) {
 	}
 }
 
+// twoAlarms is the rule that suspends here: two different alarms within an hour.
+var twoAlarms = policy.Rule{
+	When: policy.Condition{Signals: []string{"harvest", "sweep", "rush", "fan-out", "newcomer", "churn"}, Signs: 2, Within: 60},
+	Then: policy.Action{Do: policy.Suspend, Minutes: 240},
+}
+
 // productOf is whose a subject is.
 func (x *run) productOf(s anomaly.Subject) string {
 	switch s.Kind {
@@ -191,11 +205,19 @@ const aftermath = 86400
 // judge takes an alarm for that of an attack, or for a false one.
 func (x *run) judge(now int64, s anomaly.Signal) {
 	id := x.productOf(s.Subject)
+	suspends := len(x.policies.See(s, policy.Facts{Product: id})) > 0
 	if a := x.busy[id]; a != nil && now >= a.start && now < a.start+a.shape.lasts()+aftermath {
 		if a.told == 0 && !a.over(now-60) {
 			a.told, a.by = now, s.Subject.Kind.String()+" "+s.Name.String()
 		}
+		if suspends && !a.suspended {
+			a.suspended = true
+			x.out.Contained++
+		}
 		return
+	}
+	if suspends {
+		x.out.Suspended++
 	}
 	x.out.FalseAlarms++
 	if now-x.last[id] >= 86400 || x.last[id] == 0 {

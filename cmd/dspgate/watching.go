@@ -45,8 +45,8 @@ type watchingConfig struct {
 type watchConfig struct {
 	// Off watches nobody.
 	Off bool `yaml:"off"`
-	// Subjects is how many have a past at once, 2 to 45 KiB each in memory and
-	// 1 to 30 KiB in Redis. Default 4096.
+	// Subjects is how many have a past at once, 4 to 75 KiB each in memory and
+	// 1 to 60 KiB in Redis. Default 4096.
 	Subjects int `yaml:"subjects"`
 	// Tell is the greatest tail probability that is told as a signal. Default 0.001.
 	Tell float64 `yaml:"tell"`

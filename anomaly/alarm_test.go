@@ -1,0 +1,127 @@
+package anomaly
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+	"time"
+)
+
+// What a product did in weeks is what it is held against, also after a restart:
+// strangers by the score are an alarm, and what it always does is none.
+func TestAlarmsOutliveARestart(t *testing.T) {
+	f := newFleet(1, 4)
+	f.days(t, matureAge+1, "FP-1", 0.3)
+	for _, s := range f.told {
+		if s.Name.Alarm() {
+			t.Errorf("alarm of an ordinary product: %s", s.Text())
+		}
+	}
+	next := NewWatcher(WatcherConfig{})
+	if err := f.w.Baselines(100, func(s Subject, b []byte) error {
+		return next.Restore(s, b, time.Unix(f.now(), 0))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	f.w = next
+	strangers := 0
+	f.until(t, 1, "FP-1", SignalHarvest, func(int) {
+		for range 60 {
+			strangers++
+			f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Person: hashOf("stranger", strangers), Source: hashOf("net", 9), Service: "abr.lookup", Version: "1.2.0", Verb: Read})
+		}
+	})
+	told := len(f.told)
+	for range 5 { // it goes on: told once
+		for range 60 {
+			strangers++
+			f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Person: hashOf("stranger", strangers), Source: hashOf("net", 9), Service: "abr.lookup", Version: "1.2.0", Verb: Read})
+		}
+		f.endMinute(t)
+	}
+	for _, s := range f.told[told:] {
+		if s.Subject.Kind == Product && s.Name == SignalHarvest && s.Value < 2*60 {
+			t.Errorf("told again: %s", s.Text())
+		}
+	}
+}
+
+// A new client's whole list of people is no news of its product's.
+func TestANewClientIsNoAlarmOfItsProduct(t *testing.T) {
+	f := newFleet(1, 6)
+	f.days(t, matureAge+1, "FP-1", 0.3)
+	told := len(f.told)
+	for m := range 3 {
+		for i := range 50 {
+			f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Subscription: hashOf("ssid", 77), Client: hashOf("client", 77),
+				Person: hashOf("new", 50*m+i), Source: hashOf("net", 7), Service: "abr.lookup", Version: "1.2.0", Verb: Read})
+		}
+		f.endMinute(t)
+	}
+	for _, s := range f.told[told:] {
+		if s.Name.Alarm() {
+			t.Errorf("alarm: %s", s.Text())
+		}
+	}
+}
+
+// An attack that goes on for days does not become usual while it does.
+func TestABarDoesNotFollowAtOnce(t *testing.T) {
+	a := &watch{}
+	for day := range int64(40) {
+		a.begin(day)
+		a.Days = day
+		if day >= 38 {
+			a.Tide[0].Most[0][slotOf(day, vigilDays)] = 1000
+		} else {
+			a.Tide[0].Most[0][slotOf(day, vigilDays)] = 10
+		}
+	}
+	a.begin(39)
+	if got := a.bar(0, 0); got != alarmTimes*10 {
+		t.Errorf("bar %v on the second day of it, want %v", got, alarmTimes*10)
+	}
+	a.begin(41)
+	if got := a.bar(0, 0); got != driftTimes*10 {
+		t.Errorf("bar %v two days later, want what the weeks before allow, %v", got, driftTimes*10)
+	}
+}
+
+func TestSumsForget(t *testing.T) {
+	var r rolling
+	for s := range int64(100) {
+		r.add(1000+s, 12, 1)
+	}
+	if r.sum() != 12 {
+		t.Errorf("sum %v of the last 12 steps", r.sum())
+	}
+	if r.advance(1105, 12); r.sum() != 6 {
+		t.Errorf("sum %v after 6 idle steps, want 6", r.sum())
+	}
+	if r.advance(5, 12); r.sum() != 0 {
+		t.Errorf("sum %v after the clock went back, want none", r.sum())
+	}
+}
+
+func TestWatchStateIsChecked(t *testing.T) {
+	for name, spoil := range map[string]func(*watchState){
+		"a step far ahead": func(s *watchState) { s.Sum[3].At = 1 << 50 },
+		"a day before all": func(s *watchState) { s.Day = -1 },
+		"not finite":       func(s *watchState) { s.Tide[0].Most[1][3] = float32(inf()) },
+	} {
+		p := &profile{watch: &watch{}}
+		spoil(&p.watch.watchState)
+		b, err := p.pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unpackProfile(b); !errors.Is(err, ErrSnapshot) {
+			t.Errorf("%s: %v, want it refused", name, err)
+		}
+	}
+	if n := binary.Size(watchState{}); n > 8<<10 {
+		t.Errorf("%d bytes for the alarms of one subject", n)
+	}
+}
+
+func inf() float64 { x := 0.0; return 1 / x }
