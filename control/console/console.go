@@ -191,6 +191,7 @@ func (c *console) routes() {
 	applicationPages(mine)
 	certifyPages(mine)
 	assessPages(mine)
+	incidentPages(open, mine)
 	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("/", func(*visit) error { return &apiError{Status: http.StatusNotFound, Detail: "There is no such page."} })
 }

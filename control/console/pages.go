@@ -35,9 +35,14 @@ type refusalPage struct {
 
 type signInPage struct {
 	frame
-	Link string
-	Lost bool // what was sent was not kept
+	Link  string
+	Lost  bool    // what was sent was not done
+	Again string  // where to send it once more
+	Typed []typed // what it was
 }
+
+// typed is one field of a form as it was sent.
+type typed struct{ Name, Value string }
 
 type signedOutPage struct{ frame }
 
@@ -230,6 +235,7 @@ func (v *visit) frame(title string) frame {
 		add("/console/", "Overview")
 		add("/console/entities", "Entities")
 		add("/console/products", "Products")
+		add("/console/incidents", "Incidents")
 		add("/console/suspensions", "Suspensions")
 		add("/console/sidecars", "Sidecars")
 		f.workNav(a, add)
@@ -241,6 +247,7 @@ func (v *visit) frame(title string) frame {
 	case a.Has(registry.PermDeveloper):
 		add("/console/own", "Your products")
 		f.workNav(a, add)
+		add("/console/incidents", "Incidents")
 		add("/console/decisions", "Refused calls")
 		add("/console/people", "People")
 	}

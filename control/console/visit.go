@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +27,9 @@ type visit struct {
 	r      *http.Request
 	person *signin.Person // nil: nobody signed in
 	shown  bool
+	// match is the revision that what is commanded next must find: the one that
+	// the form was made of. 0: any.
+	match registry.Revision
 }
 
 func (c *console) visit(w http.ResponseWriter, r *http.Request) *visit {
@@ -108,6 +114,9 @@ func (v *visit) send(method, path string, body, out any) error {
 
 func (v *visit) call(ctx context.Context, method, path string, body, out any) (meta pageMeta, err error) {
 	q := request{method: method, path: path}
+	if v.match != 0 && method != http.MethodGet {
+		q.match = strconv.Quote(strconv.FormatUint(uint64(v.match), 10))
+	}
 	if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
@@ -262,16 +271,25 @@ func (v *visit) fail(err error) {
 	}
 }
 
-// askToSignIn offers the sign-in, and the way back to this page.
+// askToSignIn offers the sign-in, and the way back to this page. What was typed
+// into a form is kept in the page, to be sent once more after signing in.
 func (v *visit) askToSignIn() {
 	v.person = nil
 	to := signin.PathHome
-	if v.r.Method == http.MethodGet {
+	p := signInPage{frame: v.frame("Sign in"), Lost: v.r.Method != http.MethodGet}
+	switch {
+	case !p.Lost:
 		to = signin.SafeReturn(v.r.URL.RequestURI())
+	case v.r.ParseForm() == nil && v.r.PostForm != nil:
+		p.Again = v.r.URL.RequestURI()
+		for _, name := range slices.Sorted(maps.Keys(v.r.PostForm)) {
+			for _, value := range v.r.PostForm[name] {
+				p.Typed = append(p.Typed, typed{name, value})
+			}
+		}
 	}
-	f := v.frame("Sign in")
-	link := signin.PathStart + "?" + url.Values{"to": {to}}.Encode()
-	if err := v.show(http.StatusUnauthorized, "signin", signInPage{f, link, v.r.Method != http.MethodGet}); err != nil {
+	p.Link = signin.PathStart + "?" + url.Values{"to": {to}}.Encode()
+	if err := v.show(http.StatusUnauthorized, "signin", p); err != nil {
 		v.fail(err)
 	}
 }

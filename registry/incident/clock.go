@@ -116,7 +116,7 @@ func (x *Incident) Escalations(at registry.Time) []Escalation {
 		if c.Done.Set() || !end.Set() {
 			continue
 		}
-		span := registry.Time(within(c.Duty) / time.Millisecond)
+		span := registry.Time(c.Duty.Within() / time.Millisecond)
 		all = append(all, Escalation{c.Duty, end - span/4, Soon}, Escalation{c.Duty, end + 1, Overdue}) // met at the deadline is met
 	}
 	return all
@@ -129,7 +129,8 @@ type Escalation struct {
 	Status Status        `json:"status"` // soon or overdue
 }
 
-func within(d Duty) time.Duration {
+// Within is how long there is for the duty.
+func (d Duty) Within() time.Duration {
 	switch d {
 	case AssessNDB:
 		return AssessWithin

@@ -2,15 +2,17 @@
 // The console works without this. It follows a suspension while sidecars
 // acknowledge it.
 (function () {
-  const live = document.querySelector("[data-events]");
-  if (live && window.EventSource) {
+  if (!window.EventSource) { return; }
+  document.querySelectorAll("[data-events]").forEach(function (live) {
     const source = new EventSource(live.dataset.events);
     const body = live.querySelector("tbody");
-    const status = document.getElementById("enforcement-status");
+    const late = body && "laggards" in body.dataset; // only those that have not acknowledged
+    const status = live.querySelector("[data-status]");
     const words = { acknowledged: "good", lapsed: "warn", pending: "warn" };
     source.addEventListener("enforcement", function (event) {
       const e = JSON.parse(event.data);
-      const rows = (e.sidecars || []).map(function (s) {
+      const shown = (e.sidecars || []).filter(function (s) { return !late || s.state !== "acknowledged"; });
+      const rows = shown.map(function (s) {
         const tr = document.createElement("tr");
         [["th", "Sidecar", s.id], ["td", "State", s.state], ["td", "Revision", String(s.revision)]].forEach(function (cell, i) {
           const c = document.createElement(cell[0]);
@@ -28,12 +30,15 @@
         });
         return tr;
       });
-      body.replaceChildren.apply(body, rows);
+      if (body) { body.replaceChildren.apply(body, rows); }
       const done = (e.sidecars || []).filter(function (s) { return s.state === "acknowledged"; }).length;
       status.textContent = e.complete
-        ? "In force everywhere: " + done + " of " + rows.length + " sidecars acknowledged it, the others can only refuse."
-        : "Not everywhere yet: " + done + " of " + rows.length + " sidecars acknowledged it.";
-      if (e.complete) { source.close(); }
+        ? "In force everywhere: " + done + " of " + (e.sidecars || []).length + " sidecars acknowledged it, the others can only refuse."
+        : "Not everywhere yet: " + done + " of " + (e.sidecars || []).length + " sidecars acknowledged it.";
+      if (e.complete) {
+        status.parentElement.className = "notice good";
+        source.close();
+      }
     });
-  }
+  });
 })();
