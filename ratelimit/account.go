@@ -28,6 +28,7 @@ type account struct {
 	inUse      int64 // Concurrency: calls under way, in millionths
 	over       int64 // those that were when the share lapsed: no new ones take their place
 	spent      int64 // Calendar kinds: all that was spent here in the period
+	open       int64 // Calendar kinds: what of level may be spent, see Item.Open
 	forgot     bool  // but for what was spent when it was this period before
 	period     string
 	begin, end int64 // of the period, Unix nanoseconds; end 0 when there is none
@@ -38,12 +39,37 @@ type account struct {
 	sync accountSync
 }
 
-// available is what may be spent now.
+// available is what there is to spend.
 func (a *account) available() float64 {
 	if a.limit.Kind == Concurrency {
 		return float64(max(a.Cap-a.inUse, 0))
 	}
 	return a.level
+}
+
+// ready is what of it may be spent now.
+func (a *account) ready() float64 {
+	if a.limit.Kind.Calendar() {
+		return min(a.level, float64(a.open))
+	}
+	return a.available()
+}
+
+// takeOne spends one of a calendar quota, or nothing and false.
+func (a *account) takeOne() bool {
+	if a.open < Micro || !a.take(Micro) {
+		return false
+	}
+	a.open -= Micro
+	a.spent += Micro
+	return true
+}
+
+// putOne undoes takeOne.
+func (a *account) putOne() {
+	a.put(Micro)
+	a.open += Micro
+	a.spent -= Micro
 }
 
 // fit brings the account up to the instant and to what has changed around it:
@@ -115,11 +141,12 @@ func (a *account) change(limit *Limit) {
 	switch {
 	case old.Kind != limit.Kind:
 		// Another limit under an old name: nothing is held of it until the pool says.
-		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, 0
+		a.Share, a.level, a.open, a.standing, a.rest = Share{}, 0, 0, false, 0
 	case a.standing && !a.told:
 		p := a.owner.part.Load()
 		s := p.standing(limit)
 		a.level = min(a.level+float64(s.Cap-a.Cap), float64(s.Cap))
+		a.open = max(a.open+s.Cap-a.Cap, 0)
 		if !limit.Kind.Calendar() {
 			a.level = max(a.level, 0)
 		} // else what was used beyond a smaller quota is remembered, for when it grows again
@@ -151,7 +178,7 @@ func part64(x, num, den int64) int64 {
 func (a *account) turn(at *instant) {
 	a.setPeriod(at)
 	back := a.owner.passed(a.end, at)
-	a.subjects, a.spent, a.epoch = nil, 0, 0
+	a.subjects, a.spent, a.open, a.epoch = nil, 0, 0, 0
 	a.sync = accountSync{queued: a.sync.queued, lastUse: a.sync.lastUse, scanned: a.sync.scanned, firstUse: a.sync.firstUse, demand: a.sync.demand, steady: a.sync.steady}
 	if back || !at.part.ownsFrom(a.begin) || a.owner.isHot(a.id, a.period) {
 		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, a.limit.Total().Cap
@@ -160,7 +187,7 @@ func (a *account) turn(at *instant) {
 	}
 	a.standing, a.told, a.forgot = true, false, false
 	a.Share = at.part.standing(a.limit)
-	a.level = float64(a.Cap)
+	a.level, a.open = float64(a.Cap), a.Cap
 	a.rest = a.limit.Total().Cap - a.Cap
 	a.sync.low = a.level / 2
 }
@@ -187,22 +214,19 @@ func (a *account) spend(subject *[16]byte) bool {
 		if *subject == ([16]byte{}) || a.subjects.has(subject) {
 			return true
 		}
-		if !a.take(Micro) {
+		if !a.takeOne() {
 			return false
 		}
-		a.spent += Micro
 		a.sync.subjects = append(a.sync.subjects, *subject)
 		if a.subjects == nil {
 			a.subjects = &subjects{}
 		}
 		a.subjects.add(subject)
 		return true
+	case QuotaDay, QuotaMonth:
+		return a.takeOne()
 	}
-	if !a.take(Micro) {
-		return false
-	}
-	a.spent += Micro
-	return true
+	return a.take(Micro)
 }
 
 // unspend undoes spend, for a request that another limit refused.
@@ -214,12 +238,12 @@ func (a *account) unspend(subject *[16]byte, added bool) {
 		// One that was told to the pool already stays counted.
 		if i := slices.Index(a.sync.subjects, *subject); added && i >= 0 && a.subjects.remove(subject) {
 			a.sync.subjects = slices.Delete(a.sync.subjects, i, i+1)
-			a.put(Micro)
-			a.spent -= Micro
+			a.putOne()
 		}
+	case QuotaDay, QuotaMonth:
+		a.putOne()
 	default:
 		a.put(Micro)
-		a.spent -= Micro
 	}
 }
 

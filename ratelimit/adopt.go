@@ -137,7 +137,7 @@ func (l *Limiter) newTenure(rep *Reply, req *Request, asked []*account) {
 	}
 	for _, a := range l.all() {
 		a.mu.Lock()
-		a.Share, a.level, a.standing, a.epoch, a.spent, a.subjects = Share{}, 0, false, 0, 0, nil
+		a.Share, a.level, a.standing, a.epoch, a.spent, a.open, a.subjects = Share{}, 0, false, 0, 0, 0, nil
 		a.sync.changed, a.sync.subjects = a.sync.queued, nil
 		a.mu.Unlock()
 	}
@@ -235,6 +235,7 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	if at.elapsed < l.lease.Load().heldUntil || more.Rate < 0 || more.Cap < 0 {
 		a.Rate, a.Cap = max(a.Rate+more.Rate, 0), max(a.Cap+more.Cap, 0)
 		a.level = min(a.level+float64(granted), float64(a.Cap))
+		a.open += it.Open - s.opened
 	}
 	if r.Version > a.limit.Version {
 		a.change(a.limit.revised(r.Version, r.Total)) // others know of it already
@@ -254,7 +255,10 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	s.pace(a.limit.Kind, it, r, at.elapsed)
 	want := l.wanted(a)
 	s.low = max(want/2, l.reserve(a, want)/4)
-	if a.available() < s.low {
+	if a.limit.Kind.Calendar() {
+		s.low = want / 2
+	}
+	if a.ready() < s.low {
 		s.urgent = true // as soon as it may
 	}
 }
@@ -298,7 +302,20 @@ func (l *Limiter) reserve(a *account, want float64) float64 {
 	return max(want, (a.level+float64(a.rest))/2*min(s.steady/float64(s.fleet), 1))
 }
 
-// wanted is how many tokens the account should hold, in millionths.
+// chunk is how many tokens of a calendar quota the account should hold, of which
+// want are open: a part of what is left besides, so that it need not be asked
+// for when the load comes at once. It is ever less as the end nears.
+func (l *Limiter) chunk(a *account, want float64) float64 {
+	if a.sync.recalled {
+		return want
+	}
+	left := int64(a.level) + a.rest
+	part := left / chunkPart / int64(max(l.part.Load().Parts, 1))
+	return max(want, float64(part-part%Micro))
+}
+
+// wanted is how many tokens the account should hold, in millionths: of calendar
+// quotas how many should be open.
 func (l *Limiter) wanted(a *account) float64 {
 	s := &a.sync
 	switch a.limit.Kind {

@@ -179,17 +179,26 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	if idle {
 		want = float64(l.keep(a, at))
 	}
-	if !idle && !s.recalled {
+	open := want
+	switch {
+	case a.limit.Kind.Calendar():
+		want = l.chunk(a, want)
+		open = max(open, math.Floor(want/chunkOpen/Micro)*Micro)
+	case !idle && !s.recalled:
 		want = l.reserve(a, want)
 	}
-	s.low = max(l.wanted(a)/2, want/4)
+	low := max(l.wanted(a)/2, want/4)
+	s.low = low
+	if a.limit.Kind.Calendar() {
+		s.low = open / 2
+	}
 	if idle {
 		s.low = 0
 	}
 	it := Item{ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing}
 	give := a.surplus(&it, want, now, idle)
-	ask := !idle && now >= s.notBefore && a.available() < s.low
-	if !a.due(now, ask, give, idle) {
+	ask := !idle && now >= s.notBefore && a.available() < low
+	if !a.due(now, ask, give, idle) && (idle || !a.opens(open)) {
 		return Item{}, false
 	}
 	l.giveBack(a, &it, want, give, idle)
@@ -203,6 +212,7 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 		it.Held.Cap = over
 	}
 	s.over, a.over = it.Held.Cap-a.Cap, 0
+	a.settleOpen(&it, open)
 	it.Demand = int64(s.steady)
 	it.Level, it.Spent = max(int64(a.available()), 0), a.spent
 	if a.forgot {
@@ -216,6 +226,22 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	s.told, s.last, s.since = it.Demand, now, 0
 	s.urgent, s.changed, s.recalled, s.inflight = false, false, false, true
 	return it, true
+}
+
+// opens tells whether more of a calendar quota should be open than is.
+func (a *account) opens(open float64) bool {
+	return a.limit.Kind.Calendar() && a.ready() < open/2 && a.available() > a.ready()
+}
+
+// settleOpen says in an item what is to be open. What is closed is so before it
+// is said; what is opened is once that is answered.
+func (a *account) settleOpen(it *Item, open float64) {
+	if !it.Kind.Calendar() {
+		return
+	}
+	it.Open = min(int64(open), int64(a.level)+it.Ask)
+	a.open = min(a.open, it.Open)
+	a.sync.opened = a.open
 }
 
 // keep is what an account that nobody uses goes on holding.
@@ -360,8 +386,12 @@ func (l *Limiter) ask(a *account, it *Item, want float64, now time.Duration) {
 // have.
 func (a *account) nag(asks bool, now time.Duration) bool {
 	s := &a.sync
-	others := a.rest - s.free - int64(2*float64(s.fleet)*ahead.Seconds())
-	if !s.starved && !(asks && s.dry && others >= max(a.limit.Total().Cap/20, Micro)) || now-s.lastNag < max(2*s.backoff, 4*backoffMin) {
+	others, worth := a.rest-s.free, int64(Micro)
+	if !a.limit.Kind.Calendar() { // of a quota everything counts in the end
+		others -= int64(2 * float64(s.fleet) * ahead.Seconds())
+		worth = max(a.limit.Total().Cap/20, Micro)
+	}
+	if !s.starved && !(asks && s.dry && others >= worth) || now-s.lastNag < max(2*s.backoff, 4*backoffMin) {
 		return false
 	}
 	s.lastNag = now

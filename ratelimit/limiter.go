@@ -280,7 +280,7 @@ func (l *Limiter) refusedToo(limit *Limit, q *Query, at *instant, out *Outcome, 
 	if limit.Kind == DistinctDay && (q.Subject == [16]byte{} || a.subjects.has(&q.Subject)) {
 		return
 	}
-	if a.available() < Micro || at.gone {
+	if a.ready() < Micro || at.gone {
 		st.Refused = true
 		if d := a.retry(at); d > out.RetryAfter {
 			out.Refused, out.RetryAfter = limit, d
@@ -353,7 +353,7 @@ func (l *Limiter) open(limit *Limit, at *instant) *account {
 	case limit.Kind.Calendar() && (!p.ownsFrom(a.begin) || l.passed(a.end, at)):
 		a.forgot = true
 	default:
-		a.level = float64(a.Cap)
+		a.level, a.open = float64(a.Cap), a.Cap
 	}
 	a.sync.low = a.level / 2
 	if limit.Kind == Rate {

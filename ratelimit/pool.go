@@ -84,10 +84,14 @@ type Item struct {
 	// Standing: the sidecar never spoke of this limit in the record's epoch, and
 	// Held is what is left of its standing part.
 	Standing bool
-	Level    int64 // tokens in Held
-	Demand   int64 // requests it was asked for, in millionths a second
-	Ask      int64 // tokens wanted, with the capacity for them
-	AskCap   int64 // empty capacity wanted besides
+	// Open, of a calendar quota: how much of the share, with what is lent now, the
+	// sidecar may spend before it is heard of again. Beyond what an answered Request
+	// opened nothing is spent, so that the rest of a dead sidecar's chunk is unspent.
+	Open   int64
+	Level  int64 // tokens in Held
+	Demand int64 // requests it was asked for, in millionths a second
+	Ask    int64 // tokens wanted, with the capacity for them
+	AskCap int64 // empty capacity wanted besides
 	// Nag: others are to be asked for what they do not need.
 	Nag bool
 	// Idle: nobody uses this limit here; the bucket is full.

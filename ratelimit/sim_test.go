@@ -62,6 +62,7 @@ const (
 	neverFalls           // goes on with a share after its lease
 	returnsTwice         // gives back more tokens than it stops using
 	keepsReturned        // says it holds less than it does
+	hidesOpen            // says less may be spent of a quota than is
 )
 
 func coldID(i int) string { return fmt.Sprint("cold", i) }
@@ -196,6 +197,8 @@ func (k *simLink) tamper(req *rl.Request) *rl.Request {
 		case returnsTwice:
 			it.Returned *= 2
 			it.Spent = it.Spent / 2
+		case hidesOpen:
+			it.Open = 0
 		case keepsReturned:
 			if it.Held.Cap > 2*rl.Micro {
 				it.Held.Cap -= rl.Micro
@@ -561,6 +564,7 @@ func TestSimulationCatchesPlantedFaults(t *testing.T) {
 		p ratelimittest.Fault
 	}{
 		"goes on after the lease": {m: neverFalls}, "returns twice": {m: returnsTwice}, "keeps what it returned": {m: keepsReturned},
+		"spends what was closed": {m: hidesOpen}, "returns what was open": {p: ratelimittest.ReturnOpen},
 		"lends twice": {p: ratelimittest.LendTwice}, "obeys late requests": {p: ratelimittest.IgnoreBeat},
 		"trusts claims": {p: ratelimittest.TrustClaims}, "returns what the dead held": {p: ratelimittest.ReturnDead},
 		"full parts after a crash": {p: ratelimittest.FullSpentParts},

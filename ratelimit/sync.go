@@ -42,6 +42,8 @@ const (
 	gapMin       = 4 * time.Millisecond   // between two requests
 	ahead        = 60 * time.Millisecond  // how much demand a share should hold tokens for
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
+	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
+	chunkOpen    = 8                      // of such a chunk, one in so many is open without use
 	chunkAlone   = 4                      // requests of a calendar quota that a sidecar alone holds at least
 	headroom     = 200 * time.Millisecond // how much refill it should have empty capacity for
 	fresh        = 800 * time.Millisecond // figures of limits in use are told this often
@@ -81,6 +83,7 @@ type accountSync struct {
 	told      int64 // demand in the last request
 	scanned   time.Duration
 	lastUse   time.Duration
+	opened    int64         // what was open when the item was sent
 	over      int64         // what the item said is held beyond the account's share
 	last      time.Duration // when the last request that mentions it was sent
 	notBefore time.Duration // no urgent request
@@ -156,7 +159,7 @@ func (l *Limiter) wants(a *account, at *instant, refused bool) {
 	}
 	s := &a.sync
 	l.enlist(a)
-	if at != nil && !s.urgent && (refused || a.available() < s.low) && at.elapsed >= s.notBefore {
+	if at != nil && !s.urgent && (refused || a.ready() < s.low) && at.elapsed >= s.notBefore {
 		s.urgent = true
 		l.ring()
 	}

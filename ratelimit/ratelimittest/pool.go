@@ -47,6 +47,7 @@ const (
 	TrustClaims          // a seat is taken for absent whatever it said meanwhile
 	ReturnDead           // what the dead held comes back with its tokens
 	FullSpentParts       // a successor is not told that its part may be spent
+	ReturnOpen           // what of a dead sidecar's quota was open comes back too
 )
 
 type seat struct {
@@ -63,6 +64,7 @@ type entry struct {
 	rl.Share
 	demand, level int64
 	spent         int64
+	open          int64 // calendar quotas: what may be spent by now without a word
 	idle, implied bool
 }
 
@@ -297,7 +299,7 @@ func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 }
 
 func (r *record) imply(tenure uint64, part rl.Share) {
-	r.entries[tenure] = &entry{Share: part, level: part.Cap, implied: true}
+	r.entries[tenure] = &entry{Share: part, level: part.Cap, open: part.Cap, implied: true}
 	r.rate, r.cap, r.level = r.rate-part.Rate, r.cap-part.Cap, r.level+part.Cap
 }
 
@@ -319,13 +321,14 @@ func (p *Pool) change(r *record, it *rl.Item) {
 			more := rl.Share{Rate: max(part.Rate-e.Rate, 0), Cap: max(part.Cap-e.Cap, 0)}
 			e.Rate, e.Cap = e.Rate+more.Rate, e.Cap+more.Cap
 			r.rate, r.cap, r.tok = r.rate-more.Rate, r.cap-more.Cap, r.tok-more.Cap
-			e.level, r.level = e.level+more.Cap, r.level+more.Cap
+			e.level, r.level, e.open = e.level+more.Cap, r.level+more.Cap, e.open+more.Cap
 		}
 	}
 }
 
 // adopt takes back what seats held that are gone, and of absent ones what is
-// beyond their standing part. It comes without tokens: they may be spent.
+// beyond their standing part. Of a calendar quota it comes with the tokens that
+// were not open, else without: they may be spent.
 func (p *Pool) adopt(r *record) {
 	r.gen = p.gen
 	for t, e := range r.entries {
@@ -340,8 +343,15 @@ func (p *Pool) adopt(r *record) {
 		}
 		back := rl.Share{Rate: e.Rate - keep.Rate, Cap: e.Cap - keep.Cap}
 		r.rate, r.cap = r.rate+back.Rate, r.cap+back.Cap
-		if r.kind == rl.Concurrency || p.Plant == ReturnDead {
+		switch {
+		case r.kind == rl.Concurrency, p.Plant == ReturnDead:
 			r.tok += back.Cap
+		case r.kind.Calendar():
+			if p.Plant == ReturnOpen {
+				e.open = 0
+			}
+			r.tok += max(back.Cap-e.open, 0)
+			e.open = max(e.open-back.Cap, 0) // the rest is taken for spent
 		}
 		r.demand -= e.demand
 		level := min(e.level, keep.Cap)
@@ -377,7 +387,7 @@ func (r *record) settle(e *entry, it *rl.Item) {
 	r.demand += it.Demand - e.demand
 	level := min(it.Level, held.Cap)
 	r.level += level - e.level
-	*e = entry{Share: held, demand: it.Demand, level: level, spent: max(it.Spent, 0), idle: it.Idle}
+	*e = entry{Share: held, demand: it.Demand, level: level, spent: max(it.Spent, 0), open: it.Open, idle: it.Idle}
 }
 
 // count counts subjects, and tells which another sidecar counted before: the

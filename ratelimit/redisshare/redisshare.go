@@ -126,7 +126,7 @@ func (p *Pool) pack(req *rl.Request) (keys []string, args []any) {
 		keys = append(keys, p.prefix+":r:"+n, p.prefix+":s:"+n)
 		args = append(args, it.ID, dash(it.Period), int(it.Kind), it.Version, it.Total.Rate, it.Total.Cap,
 			it.Held.Rate, it.Held.Cap, it.Returned, it.Spent, it.Level, it.Demand, it.Ask, it.AskCap,
-			bit(it.Standing)+2*bit(it.Nag)+4*bit(it.Idle), len(it.Subjects))
+			bit(it.Standing)+2*bit(it.Nag)+4*bit(it.Idle), it.Open, len(it.Subjects))
 		for j := range it.Subjects {
 			args = append(args, it.Subjects[j][:])
 		}

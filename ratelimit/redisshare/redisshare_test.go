@@ -92,7 +92,7 @@ func (d *driver) item(s *driven) rl.Item {
 	if it.Spent = s.spent[key]; d.r.IntN(20) == 0 {
 		it.Spent, s.spent[key] = -1, 0
 	}
-	it.Level = part(it.Held.Cap)
+	it.Level, it.Open = part(it.Held.Cap), part(it.Held.Cap)
 	if d.r.IntN(3) > 0 {
 		it.Demand, it.Ask, it.AskCap = int64(d.r.IntN(200))*rl.Micro, int64(d.r.IntN(40))*rl.Micro/2, int64(d.r.IntN(20))*rl.Micro
 	} else {

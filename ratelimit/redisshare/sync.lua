@@ -5,13 +5,13 @@
 -- KEYS fleet, hot, notices, then two for each item: record, subjects
 -- ARGV channel, seat, tenure, beat, parts, dead, leave, notice, fleet,
 --      whole, born, claims (n, then tenure, beat, gone each),
---      items (n, then 16 fields each, the last the number of their subjects, and those)
+--      items (n, then 17 fields each, the last the number of their subjects, and those)
 --
 -- fleet: n counter, g generation, p parts, m indices ever granted, s notices,
 --        d<index> dirty, t<tenure> "index beat parts granted absent spent whole born name"
 -- record: h "epoch version kind rate cap freerate freecap tok demand level gen",
 --         q the tenures that are short, longest first,
---         t<tenure> "rate cap demand level spent state", state 0 in use, 1 idle, 2 implied
+--         t<tenure> "rate cap demand level spent state open", state 0 in use, 1 idle, 2 implied
 local MICRO = 1000000
 local RATE, CONCURRENCY = 1, 2 -- of ratelimit.Kind; greater ones have a calendar
 local KEEP = 40 * 86400 -- seconds: longer than any period
@@ -139,10 +139,10 @@ local function load(key, me)
 end
 local function entry(s)
   local n = numbers(s)
-  return {rate = n[1], cap = n[2], demand = n[3], level = n[4], spent = n[5], state = n[6]}
+  return {rate = n[1], cap = n[2], demand = n[3], level = n[4], spent = n[5], state = n[6], open = n[7] or n[2]}
 end
 local function pack(e)
-  return int(e.rate) .. ' ' .. int(e.cap) .. ' ' .. int(e.demand) .. ' ' .. int(e.level) .. ' ' .. int(e.spent) .. ' ' .. int(e.state)
+  return int(e.rate) .. ' ' .. int(e.cap) .. ' ' .. int(e.demand) .. ' ' .. int(e.level) .. ' ' .. int(e.spent) .. ' ' .. int(e.state) .. ' ' .. int(e.open)
 end
 local function entries(key)
   local all, out = redis.call('HGETALL', key), {}
@@ -157,7 +157,7 @@ local function create(key, it, gen)
   local r = {epoch = redis.call('HINCRBY', fleet, 'n', 1), version = it.version, kind = it.kind, rate = it.rate, cap = it.cap, frate = it.rate, fcap = it.cap, demand = 0, level = 0, gen = gen, q = {}}
   local mine
   local function imply(t, rate, cap, spent)
-    local e = {rate = rate, cap = cap, demand = 0, level = cap, spent = spent, state = 2}
+    local e = {rate = rate, cap = cap, demand = 0, level = cap, spent = spent, state = 2, open = cap}
     redis.call('HSET', key, 't' .. t, pack(e))
     if t == tenure then mine = e end
     r.frate, r.fcap, r.level = r.frate - rate, r.fcap - cap, r.level + cap
@@ -191,7 +191,7 @@ local function change(key, r, it)
     if e.state == 2 and s then
       local rate, cap = standing(r.kind, r.rate, r.cap, s.parts, s.index)
       local mr, mc = max(rate - e.rate, 0), max(cap - e.cap, 0)
-      e.rate, e.cap, e.level = e.rate + mr, e.cap + mc, e.level + mc
+      e.rate, e.cap, e.level, e.open = e.rate + mr, e.cap + mc, e.level + mc, e.open + mc
       r.frate, r.fcap, r.tok, r.level = r.frate - mr, r.fcap - mc, r.tok - mc, r.level + mc
       redis.call('HSET', key, 't' .. t, pack(e))
     end
@@ -210,6 +210,10 @@ local function adopt(key, r, gen)
       end
       r.frate, r.fcap = r.frate + e.rate - krate, r.fcap + e.cap - kcap
       if r.kind == CONCURRENCY then r.tok = r.tok + e.cap - kcap end
+      if r.kind > CONCURRENCY then -- what was not open is unspent
+        r.tok = r.tok + max(e.cap - kcap - e.open, 0)
+        e.open = max(e.open - (e.cap - kcap), 0)
+      end
       local level = min(e.level, kcap)
       r.demand, r.level = r.demand - e.demand, r.level + level - e.level
       e.rate, e.cap, e.demand, e.level = krate, kcap, 0, level
@@ -237,7 +241,7 @@ local function settle(r, e, it)
   r.tok = min(r.tok + min(returned, back), r.fcap)
   local level = min(it.level, hcap)
   r.demand, r.level = r.demand + it.demand - e.demand, r.level + level - e.level
-  e.rate, e.cap, e.demand, e.level, e.spent, e.state = hrate, hcap, it.demand, level, max(it.spent, 0), it.idle and 1 or 0
+  e.rate, e.cap, e.demand, e.level, e.spent, e.state, e.open = hrate, hcap, it.demand, level, max(it.spent, 0), it.idle and 1 or 0, it.open
 end
 
 local function count(key, it)
@@ -333,7 +337,7 @@ local function item(key, subjects, it, gen)
   if r.gen ~= gen then
     adopt(key, r, gen)
   end
-  e = e or {rate = 0, cap = 0, demand = 0, level = 0, spent = 0, state = 0}
+  e = e or {rate = 0, cap = 0, demand = 0, level = 0, spent = 0, state = 0, open = 0}
   local gave = e.rate - it.hrate
   settle(r, e, it)
   local known = count(subjects, it)
@@ -389,7 +393,9 @@ else
   local gen = tonumber(n > 0 and redis.call('HGET', fleet, 'g') or '0') or 0
   for i = 1, n do
     local it = {id = arg(), period = arg(), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg())}
-    local flags, subjects = tonumber(arg()), tonumber(arg())
+    local flags = tonumber(arg())
+    it.open = tonumber(arg())
+    local subjects = tonumber(arg())
     it.standing, it.nag, it.idle = flags % 2 == 1, floor(flags / 2) % 2 == 1, floor(flags / 4) % 2 == 1
     it.subjects = {}
     for j = 1, subjects do it.subjects[j] = arg() end

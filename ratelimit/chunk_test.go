@@ -1,0 +1,136 @@
+package ratelimit_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	rl "github.com/dspgate/dspgate/ratelimit"
+	"github.com/dspgate/dspgate/ratelimit/ratelimittest"
+)
+
+// crew is a few sidecars on one pool, each of which may be killed.
+type crew struct {
+	elapsed func() time.Duration
+	pool    *ratelimittest.Pool
+	nodes   []*rl.Limiter
+	wires   []*wire
+	stops   []context.CancelFunc
+	running sync.WaitGroup
+}
+
+func startCrew(t *testing.T, n int) *crew {
+	start := time.Now()
+	c := &crew{elapsed: func() time.Duration { return time.Since(start) + time.Hour }, pool: ratelimittest.NewPool()}
+	for i := range n {
+		k := &wire{pool: c.pool, up: &gate{}, rng: rand.New(rand.NewPCG(uint64(i), 3))}
+		l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Pool: k, Elapsed: c.elapsed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		c.nodes, c.wires, c.stops = append(c.nodes, l), append(c.wires, k), append(c.stops, stop)
+		c.running.Go(func() { _ = l.Run(ctx) })
+	}
+	time.Sleep(3 * time.Second)
+	return c
+}
+
+func (c *crew) kill(i int) {
+	c.wires[i].kill()
+	c.stops[i]()
+}
+
+func (c *crew) end() {
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	c.running.Wait()
+}
+
+// spend makes requests a millisecond apart and counts those that pass.
+func (c *crew) spend(i, n int, limit *rl.Limit) (passed int) {
+	var out rl.Outcome
+	for range n {
+		time.Sleep(time.Millisecond)
+		if c.nodes[i].Spend(&rl.Query{Elapsed: c.elapsed(), Now: time.Now()}, []*rl.Limit{limit}, &out) {
+			passed++
+		}
+	}
+	return passed
+}
+
+// A sidecar that dies holds a chunk of a quota. What it had not opened comes back
+// when its lease has lapsed, and the others spend it; nothing is spent twice.
+func TestTheChunkOfADeadSidecarComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const amount = 20_000
+		c := startCrew(t, 2)
+		defer c.end()
+		quota := func() *rl.Limit { return &rl.Limit{ID: "day", Version: 1, Kind: rl.QuotaDay, Amount: amount} }
+		mine, theirs := quota(), quota()
+		passed := c.spend(0, 20, mine)
+		time.Sleep(5 * time.Second) // it is idle, and holds what it may
+		passed += c.spend(0, 1, mine)
+		time.Sleep(time.Second)
+		_, level, _ := rl.Holding(c.nodes[0], "day")
+		if level < 50*rl.Micro {
+			t.Fatalf("the sidecar holds %.0f requests: too few to tell what comes back", level/rl.Micro)
+		}
+		c.kill(0)
+		time.Sleep(2 * time.Minute) // longer than any lease
+		for range 200 {
+			n := c.spend(1, 200, theirs)
+			passed += n
+			if n == 0 {
+				time.Sleep(time.Second)
+			}
+		}
+		if passed > amount || passed < amount-20 {
+			t.Errorf("%d of %d passed, one sidecar having died with %.0f in its hands", passed, amount, level/rl.Micro)
+		}
+	})
+}
+
+// A large quota nobody has used for a while meets the load that comes at once:
+// part of it stayed where it was last used.
+func TestALargeQuotaIsThereAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCrew(t, 2)
+		defer c.end()
+		quota := &rl.Limit{ID: "day", Version: 1, Kind: rl.QuotaDay, Amount: 1_000_000}
+		for round := range 3 {
+			if passed := c.spend(0, 1000, quota); passed != 1000 {
+				t.Errorf("round %d: %d of 1000 passed", round, passed)
+			}
+			time.Sleep(10 * time.Second)
+		}
+	})
+}
+
+// Who has used a quota before keeps a chunk of it, and gives it to whoever needs
+// it at the end.
+func TestAQuotaIsSpentToTheLastRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const amount = 30_000
+		c := startCrew(t, 4)
+		defer c.end()
+		passed := 0
+		limits := make([]*rl.Limit, len(c.nodes))
+		for i := range limits {
+			limits[i] = &rl.Limit{ID: "day", Version: 1, Kind: rl.QuotaDay, Amount: amount}
+			passed += c.spend(i, 50, limits[i])
+		}
+		time.Sleep(5 * time.Second) // they are idle now
+		for range 100 {
+			passed += c.spend(0, 400, limits[0])
+		}
+		if passed != amount {
+			t.Errorf("%d of %d passed", passed, amount)
+		}
+	})
+}
