@@ -84,6 +84,10 @@ bench-fence: tools build ## how soon a suspend returns with 200 sidecars, beside
 bench-limits: tools build ## ten sidecars on one limit, beside three designs that others use
 	@$(GO) run ./bench/limits
 
+.PHONY: bench-control
+bench-control: tools build ## imports 100,000 products, and reads every listing, filter and search beside Redis
+	@$(GO) run ./bench/control
+
 .PHONY: bench-detect
 bench-detect: ## the anomaly scorer on labelled public streams; DETECTION=folder of the data and its scorers
 	@$(GO) run ./bench/detect -detection $(DETECTION)

@@ -87,18 +87,32 @@ func (s *server) listClientApps(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	keep := func(e *registry.Entry[registry.ClientApp]) bool {
-		a := &e.Value
+	keep := func(a *registry.ClientApp) bool {
 		if byProduct && a.ProductID != product || byEnv && a.Environment != env {
 			return false
 		}
 		p := c.view.Product(a.ProductID)
 		return (c.actor.Staff() || mayKnowProduct(c, p)) && (!byOwner || p != nil && p.Owner == owner)
 	}
-	if c.actor.Staff() && !byProduct && !byEnv && !byOwner {
-		keep = nil
+	if b := s.book(c); b != nil {
+		var where []registry.Where
+		if byProduct {
+			where = append(where, registry.Where{Index: "product_id", Value: product})
+		}
+		if byEnv {
+			where = append(where, registry.Where{Index: "environment", Value: env.String()})
+		}
+		switch {
+		case c.actor.Staff() && !byOwner:
+			return c.indexed(b, registry.KindClientApp, where)
+		case !byOwner:
+			owner = c.actor.Entity
+		}
+		if all, ok := ofProducts(b, c.view, registry.KindClientApp, deliveredBy(b, owner)); ok {
+			return picked(c, all, keep)
+		}
 	}
-	return paged(c, s.lists.apps.get(c.view, (*registry.View).ClientApps), keep, show)
+	return paged(c, s.lists.apps.get(c.view, (*registry.View).ClientApps), func(e *registry.Entry[registry.ClientApp]) bool { return keep(&e.Value) }, show)
 }
 
 func (s *server) getClientApp(c *call) (answer, error) {
@@ -178,17 +192,28 @@ func (s *server) listSubscriptions(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	keep := func(e *registry.Entry[registry.Subscription]) bool {
-		x := &e.Value
+	keep := func(x *registry.Subscription) bool {
 		if byProduct && x.ProductID != product || byClient && x.ClientABN != client {
 			return false
 		}
 		return c.actor.Staff() || mayKnowProduct(c, c.view.Product(x.ProductID))
 	}
-	if c.actor.Staff() && !byProduct && !byClient {
-		keep = nil
+	if b := s.book(c); b != nil {
+		if c.actor.Staff() {
+			var where []registry.Where
+			if byProduct {
+				where = append(where, registry.Where{Index: "product_id", Value: product})
+			}
+			if byClient {
+				where = append(where, registry.Where{Index: "client_abn", Value: client.String()})
+			}
+			return c.indexed(b, registry.KindSubscription, where)
+		}
+		if all, ok := ofProducts(b, c.view, registry.KindSubscription, deliveredBy(b, c.actor.Entity)); ok {
+			return picked(c, all, keep)
+		}
 	}
-	return paged(c, s.lists.subscriptions.get(c.view, (*registry.View).Subscriptions), keep, show)
+	return paged(c, s.lists.subscriptions.get(c.view, (*registry.View).Subscriptions), func(e *registry.Entry[registry.Subscription]) bool { return keep(&e.Value) }, show)
 }
 
 func (s *server) getSubscription(c *call) (answer, error) {

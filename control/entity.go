@@ -3,7 +3,6 @@ package control
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/dspgate/dspgate/registry"
 )
@@ -21,16 +20,25 @@ func (s *server) listEntities(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	name, byName := c.filter("name")
-	name = strings.ToLower(name)
-	keep := func(e *registry.Entry[registry.Entity]) bool {
-		return c.actor.MaySee(e.Value.ABN) && (!byState || e.Value.State == state) &&
-			(!byName || strings.Contains(strings.ToLower(e.Value.Name), name))
+	words, err := c.filterWords("name")
+	if err != nil {
+		return answer{}, err
 	}
-	if c.actor.Staff() && !byState && !byName {
-		keep = nil
+	keep := func(e *registry.Entity) bool {
+		return c.actor.MaySee(e.ABN) && (!byState || e.State == state) && hasWords(e.Name+" "+e.ABN.String(), words)
 	}
-	return paged(c, s.lists.entities.get(c.view, (*registry.View).Entities), keep, show)
+	b := s.book(c)
+	switch {
+	case b == nil:
+		return paged(c, s.lists.entities.get(c.view, (*registry.View).Entities), func(e *registry.Entry[registry.Entity]) bool { return keep(&e.Value) }, show)
+	case !c.actor.Staff():
+		return picked(c, recordsOf(c.view, registry.KindEntity, []string{c.actor.Entity.String()}), keep)
+	}
+	where := whereWords(words)
+	if byState {
+		where = append(where, registry.Where{Index: "state", Value: state.String()})
+	}
+	return c.indexed(b, registry.KindEntity, where)
 }
 
 func (s *server) getEntity(c *call) (answer, error) { return c.one(registry.KindEntity, c.path("abn")) }

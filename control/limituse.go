@@ -81,10 +81,8 @@ const (
 // appliedTo lists every limit that may apply to calls of a product, once.
 func (s *server) appliedTo(v *registry.View, p *registry.Product, subs []registry.Subscription) []registry.Applied {
 	apps := map[registry.Environment][]*registry.ClientApp{}
-	for _, e := range s.lists.apps.get(v, (*registry.View).ClientApps) {
-		if e.Value.ProductID == p.ID {
-			apps[e.Value.Environment] = append(apps[e.Value.Environment], &e.Value)
-		}
+	for _, a := range s.appsOf(v, p.ID) {
+		apps[a.Environment] = append(apps[a.Environment], a)
 	}
 	ssids := []string{""}
 	for _, sub := range subs[:min(len(subs), usesSubscriptionMax)] {
@@ -162,12 +160,7 @@ func (s *server) listProductLimits(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var subs []registry.Subscription
-	for _, e := range s.lists.subscriptions.get(c.view, (*registry.View).Subscriptions) {
-		if e.Value.ProductID == p.ID && len(subs) < usesSubscriptionMax {
-			subs = append(subs, e.Value)
-		}
-	}
+	subs := s.subscriptionsOf(c, p.ID, usesSubscriptionMax)
 	views, _ := s.viewUses(c, p.ID, s.appliedTo(c.view, p, subs))
 	return paged(c, views, nil, func(v limitUseView) any { return v })
 }

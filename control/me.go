@@ -1,10 +1,6 @@
 package control
 
 import (
-	"strings"
-	"sync"
-	"time"
-
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/registry"
 )
@@ -64,18 +60,12 @@ func (s *server) me(c *call) (answer, error) {
 		}
 	}
 	own := s.ownProducts(c)
-	subs := map[string][]registry.Subscription{}
-	for _, e := range s.lists.subscriptions.get(c.view, (*registry.View).Subscriptions) {
-		if p := c.view.Product(e.Value.ProductID); p != nil && p.Delivers(c.actor.Entity) && len(subs[p.ID]) < meSubscriptionsMax {
-			subs[p.ID] = append(subs[p.ID], e.Value)
-		}
-	}
 	note := ""
 	if s.uses != nil && len(own) > 0 {
 		note = s.usesNote(c)
 	}
 	for _, id := range own[:min(len(own), meProductsMax)] {
-		v.Products = append(v.Products, s.meProduct(c, c.view.Product(id), subs[id], note))
+		v.Products = append(v.Products, s.meProduct(c, c.view.Product(id), s.subscriptionsOf(c, id, meSubscriptionsMax), note))
 	}
 	var err error
 	if v.Denials, err = s.denials(c, own, meDenialsMax); err != nil {
@@ -129,114 +119,4 @@ func productStanding(v *registry.View, p *registry.Product, at registry.Time) re
 		return registry.Standing{Product: st.Product}
 	}
 	return st
-}
-
-// ownProducts are the IDs of the products that the caller's entity owns or
-// helps to deliver.
-func (s *server) ownProducts(c *call) []string {
-	var ids []string
-	for _, e := range s.lists.products.get(c.view, (*registry.View).Products) {
-		if c.actor.Entity != 0 && e.Value.Delivers(c.actor.Entity) {
-			ids = append(ids, e.ID)
-		}
-	}
-	return ids
-}
-
-// registerView is one product of the public register: no reasons, no states.
-type registerView struct {
-	ProductID string       `json:"product_id"`
-	Name      string       `json:"name"`
-	Owner     registry.ABN `json:"owner"`
-	OwnerName string       `json:"owner_name"`
-	Services  []string     `json:"services"`
-	Versions  []string     `json:"versions"`
-}
-
-// holds tells whether every word, in lower case, stands somewhere in the
-// product's name or ID, or in its owner's name or ABN.
-func (v *registerView) holds(words []string) bool {
-	if len(words) == 0 {
-		return true
-	}
-	text := strings.ToLower(v.Name + " " + v.ProductID + " " + v.OwnerName + " " + v.Owner.String())
-	for _, w := range words {
-		if !strings.Contains(text, w) {
-			return false
-		}
-	}
-	return true
-}
-
-// publicRegister is the public listing, made again at most once a second: it
-// is for anybody, and reading 100,000 standings for each caller is not.
-type publicRegister struct {
-	mu   sync.Mutex
-	of   *registry.View
-	made time.Time
-	all  []registerView
-}
-
-const publicEvery = time.Second
-
-func (p *publicRegister) get(v *registry.View, products []*registry.Entry[registry.Product], now time.Time) []registerView {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	age := now.Sub(p.made)
-	if p.of != nil && age >= 0 && age < publicEvery && (p.of == v || p.of.Revision > v.Revision) {
-		return p.all
-	}
-	at := registry.At(now)
-	p.all = make([]registerView, 0, len(p.all))
-	for _, e := range products {
-		x := &e.Value
-		if x.Certification.State != registry.CertWhitelisted {
-			continue
-		}
-		if st := productStanding(v, x, at); st.Code != registry.Good {
-			continue
-		}
-		p.all = append(p.all, publicView(v, x, at))
-	}
-	p.of, p.made = v, now
-	return p.all
-}
-
-func publicView(v *registry.View, p *registry.Product, at registry.Time) registerView {
-	out := registerView{ProductID: p.ID, Name: p.Name, Owner: p.Owner, Services: []string{}, Versions: []string{}}
-	if e := v.Entity(p.Owner); e != nil {
-		out.OwnerName = e.Name
-	}
-	for _, e := range p.Entitlements {
-		if e.Environment == registry.PROD && e.Stage == registry.StagePROD && e.From <= at && (e.Until == 0 || at < e.Until) {
-			out.Services = append(out.Services, e.Service)
-		}
-	}
-	for _, ver := range p.Versions {
-		if ver.State == registry.VersionActive && (ver.SupportUntil == 0 || at < ver.SupportUntil) {
-			out.Versions = append(out.Versions, ver.Version)
-		}
-	}
-	return out
-}
-
-func (s *server) listRegister(c *call) (answer, error) {
-	product, byProduct := c.filter("product_id")
-	owner, byOwner, err := c.filterABN("owner")
-	if err != nil {
-		return answer{}, err
-	}
-	q, searched := c.filter("q")
-	words := strings.Fields(strings.ToLower(q))
-	var keep func(registerView) bool
-	if byProduct || byOwner || searched {
-		keep = func(v registerView) bool {
-			return (!byProduct || v.ProductID == product) && (!byOwner || v.Owner == owner) && v.holds(words)
-		}
-	}
-	a, err := paged(c, s.registerLines(c), keep, func(v registerView) any { return v })
-	if a.page != nil {
-		a.page.Meta.Disclaimer = disclaimer
-	}
-	return a, err
 }

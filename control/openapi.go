@@ -205,8 +205,11 @@ func (d *document) responses(op *huma.Operation, rt *route) {
 	}
 	ok := func(text string) *huma.Response {
 		r := &huma.Response{Description: text, Headers: headers("X-Request-Id"), Content: map[string]*huma.MediaType{"application/json": {Schema: body}}}
-		if rt.tagged {
+		switch {
+		case rt.tagged:
 			r.Headers["ETag"] = &huma.Param{Schema: &huma.Schema{Type: huma.TypeString}, Description: "The record's revision, quoted."}
+		case !rt.command():
+			r.Headers["ETag"] = &huma.Param{Schema: &huma.Schema{Type: huma.TypeString}, Description: "Of the answer as it is."}
 		}
 		return r
 	}
@@ -222,7 +225,7 @@ func (d *document) responses(op *huma.Operation, rt *route) {
 		op.Responses["200"] = ok("Done already: this is what there was.")
 		op.Responses["201"] = ok("Created.")
 	}
-	if rt.tagged && rt.method == "GET" {
+	if !rt.command() {
 		op.Responses["304"] = &huma.Response{Description: "Not modified: If-None-Match names the present ETag."}
 	}
 	for _, status := range rt.statuses() {

@@ -74,15 +74,32 @@ func (s *server) listProducts(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	keep := func(e *registry.Entry[registry.Product]) bool {
-		p := &e.Value
+	words, err := c.filterWords("q")
+	if err != nil {
+		return answer{}, err
+	}
+	keep := func(p *registry.Product) bool {
 		return mayKnowProduct(c, p) && (!byOwner || p.Owner == owner) && (!byEntity || p.Delivers(entity)) &&
-			(!byState || p.Certification.State == state)
+			(!byState || p.Certification.State == state) && hasWords(p.Name+" "+p.ID, words)
 	}
-	if c.actor.Staff() && !byOwner && !byEntity && !byState {
-		keep = nil
+	b := s.book(c)
+	if b == nil {
+		return paged(c, s.lists.products.get(c.view, (*registry.View).Products), func(e *registry.Entry[registry.Product]) bool { return keep(&e.Value) }, show)
 	}
-	return paged(c, s.lists.products.get(c.view, (*registry.View).Products), keep, show)
+	if !c.actor.Staff() || byEntity {
+		if !byEntity {
+			entity = c.actor.Entity
+		}
+		return picked(c, recordsOf(c.view, registry.KindProduct, deliveredBy(b, entity)), keep)
+	}
+	where := whereWords(words)
+	if byOwner {
+		where = append(where, registry.Where{Index: "owner", Value: owner.String()})
+	}
+	if byState {
+		where = append(where, registry.Where{Index: "certification", Value: state.String()})
+	}
+	return c.indexed(b, registry.KindProduct, where)
 }
 
 func (s *server) getProduct(c *call) (answer, error) {

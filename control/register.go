@@ -1,9 +1,11 @@
 package control
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/csv"
 	"encoding/xml"
+	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -18,33 +20,38 @@ import (
 const disclaimer = "This register lists software products whitelisted to use the agency's services at the time of reading. " +
 	"Listing is no endorsement, and no judgement of a product's fitness, security or price. A product that is not listed may be missing on many grounds, none of which is published."
 
-// registerLists are the files of the public register, made again with it.
-func (s *server) registerLines(c *call) []registerView {
-	return s.public.get(c.view, s.lists.products.get(c.view, (*registry.View).Products), s.now())
-}
-
+// registerCSV writes the whole register; it is written as it goes, since it may
+// be large.
 func (s *server) registerCSV(c *call) (answer, error) {
-	var b bytes.Buffer
-	b.WriteString("# " + disclaimer + "\r\n")
-	w := csv.NewWriter(&b)
-	w.UseCRLF = true
-	rows := [][]string{{"product_id", "name", "owner_abn", "owner_name", "services", "versions"}}
-	for _, v := range s.registerLines(c) {
-		rows = append(rows, []string{v.ProductID, v.Name, v.Owner.String(), v.OwnerName, strings.Join(v.Services, " "), strings.Join(v.Versions, " ")})
+	l := s.public.get(c.view, s.now)
+	c.w.Header().Set("Cache-Control", "public, max-age=60")
+	if c.unchanged(l.tag) {
+		return answer{}, nil
 	}
-	for _, row := range rows {
-		for i := range row {
-			row[i] = intake.Guard(row[i])
+	c.w.Header().Set("Content-Disposition", `attachment; filename="register.csv"`)
+	c.begin("text/csv; charset=utf-8")
+	if c.r.Method == http.MethodHead {
+		return answer{}, nil
+	}
+	out := bufio.NewWriterSize(c.w, 32<<10)
+	_, _ = out.WriteString("# " + disclaimer + "\r\n") // Flush tells of what went wrong
+	w := csv.NewWriter(out)
+	w.UseCRLF = true
+	row := []string{"product_id", "name", "owner_abn", "owner_name", "services", "versions"}
+	err := w.Write(row)
+	for i := 0; i < len(l.all) && err == nil; i++ {
+		v := &l.all[i]
+		row = append(row[:0], v.ProductID, v.Name, v.Owner.String(), v.OwnerName, strings.Join(v.Services, " "), strings.Join(v.Versions, " "))
+		for k := range row {
+			row[k] = intake.Guard(row[k])
 		}
-		if err := w.Write(row); err != nil {
-			return answer{}, err
-		}
+		err = w.Write(row)
 	}
 	w.Flush()
-	c.w.Header().Set("Content-Disposition", `attachment; filename="register.csv"`)
-	c.w.Header().Set("Cache-Control", "public, max-age=60")
-	c.raw("text/csv; charset=utf-8", b.Bytes())
-	return answer{}, w.Error()
+	if err = errors.Join(err, w.Error(), out.Flush()); err != nil {
+		s.log.WarnContext(c.r.Context(), "register.csv broke off", "request_id", c.id, "err", err)
+	}
+	return answer{}, nil
 }
 
 // feed is an Atom feed (RFC 4287).
@@ -81,20 +88,29 @@ type feedEntry struct {
 const feedMax = 100
 
 func (s *server) registerFeed(c *call) (answer, error) {
-	all := s.registerLines(c)
+	l := s.public.get(c.view, s.now)
+	b, err := l.feed()
+	if err != nil {
+		return answer{}, err
+	}
+	c.w.Header().Set("Cache-Control", "public, max-age=60")
+	if !c.unchanged(l.tag) {
+		c.raw("application/atom+xml; charset=utf-8", b)
+	}
+	return answer{}, nil
+}
+
+func feedOf(v *registry.View, all []registerView) ([]byte, error) {
 	latest := make([]feedEntry, 0, feedMax)
 	var newest registry.Time
-	for _, v := range newestFirst(c.view, all) {
-		p := c.view.Product(v.ProductID)
-		if p == nil {
-			continue
-		}
+	for _, one := range newestFirst(v, all) {
+		p := v.Product(one.ProductID)
 		at := max(p.Updated, p.Certification.ValidFrom)
 		newest = max(newest, at)
 		latest = append(latest, feedEntry{
-			ID: "urn:dspgate:product:" + v.ProductID, Title: v.Name, Updated: stamp(at), Author: feedAuthor{v.OwnerName},
-			Summary: v.ProductID + " of " + v.OwnerName + ", for " + strings.Join(v.Services, ", "),
-			Link:    feedLink{"alternate", "/v1/register?product_id=" + v.ProductID},
+			ID: "urn:dspgate:product:" + one.ProductID, Title: one.Name, Updated: stamp(at), Author: feedAuthor{one.OwnerName},
+			Summary: one.ProductID + " of " + one.OwnerName + ", for " + strings.Join(one.Services, ", "),
+			Link:    feedLink{"alternate", "/v1/register?product_id=" + one.ProductID},
 		})
 	}
 	b, err := xml.MarshalIndent(feed{
@@ -102,11 +118,9 @@ func (s *server) registerFeed(c *call) (answer, error) {
 		Links: []feedLink{{"self", "/v1/register.atom"}, {"alternate", "/v1/register"}}, Entries: latest,
 	}, "", " ")
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
-	c.w.Header().Set("Cache-Control", "public, max-age=60")
-	c.raw("application/atom+xml; charset=utf-8", append([]byte(xml.Header), b...))
-	return answer{}, nil
+	return append([]byte(xml.Header), b...), nil
 }
 
 // newestFirst are the products of the register that changed last, at most feedMax.

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -296,19 +298,35 @@ type stored struct {
 	Body     json.RawMessage   `json:"body"`
 }
 
+// send sends an answer. The ETag of one record is its revision; what is read
+// otherwise has a sum of what is sent.
 func (c *call) send(st stored) {
-	if st.Revision != 0 {
-		tag := etag(st.Revision)
-		c.w.Header().Set("ETag", tag)
-		if reads(c.r.Method) {
-			c.w.Header().Set("Cache-Control", "private, no-cache")
-			if noneMatch(c.r.Header.Get("If-None-Match"), tag) {
-				c.w.WriteHeader(http.StatusNotModified)
-				return
-			}
+	switch {
+	case st.Revision != 0 && reads(c.r.Method):
+		c.w.Header().Set("Cache-Control", "private, no-cache")
+		if c.unchanged(etag(st.Revision)) {
+			return
+		}
+	case st.Revision != 0:
+		c.w.Header().Set("ETag", etag(st.Revision))
+	case reads(c.r.Method):
+		sum := sha256.Sum256(st.Body)
+		if c.unchanged(`"` + hex.EncodeToString(sum[:16]) + `"`) {
+			return
 		}
 	}
 	c.write(st.Status, st.Body)
+}
+
+// unchanged tells whether the caller has what it would be sent; it was then told
+// so, and nothing may be sent any more.
+func (c *call) unchanged(tag string) bool {
+	c.w.Header().Set("ETag", tag)
+	if !noneMatch(strings.Join(c.r.Header.Values("If-None-Match"), ","), tag) {
+		return false
+	}
+	c.w.WriteHeader(http.StatusNotModified)
+	return true
 }
 
 // write sends a JSON body whose status was chosen above.

@@ -156,7 +156,7 @@ func (s *server) routes() []route {
 		put("/v1/entities/{abn}", "update-entity", "Change an entity's name, roles or contact.", with(s, s.updateEntity)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
 		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).listsPlain(registry.Check{}).about(registry.KindEntity, "abn").tells("checks"),
 
-		get("/v1/products", "list-products", "Products by Product ID.", s.listProducts).lists(registry.Product{}).filters("owner", "entity", "state"),
+		get("/v1/products", "list-products", "Products by Product ID.", s.listProducts).lists(registry.Product{}).filters("owner", "entity", "state", "q"),
 		post("/v1/products", "create-product", "Enter a product.", with(s, s.createProduct)).gives(registry.Product{}).by(registrar).creating(),
 		get("/v1/products/{id}", "get-product", "One product.", s.getProduct).gives(registry.Product{}).about(registry.KindProduct, "id"),
 		put("/v1/products/{id}", "update-product", "Change a product's name, delivery chain, scenario or category.", with(s, s.updateProduct)).gives(registry.Product{}).about(registry.KindProduct, "id").by(registrar),

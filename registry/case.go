@@ -146,7 +146,7 @@ func decodeCase[T CaseBody](e *caseEntry, id string) (*Case[T], error) {
 		return nil, fmt.Errorf("%w: %s %s", ErrNotFound, c.Body.CaseKind(), truncate(id, 80))
 	}
 	c.ID, c.Revision = id, e.Revision
-	if err := json.Unmarshal(e.Data, &c.Body); err != nil {
+	if err := json.Unmarshal(e.body(), &c.Body); err != nil {
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrTampered, c.Body.CaseKind(), id, err)
 	}
 	return &c, nil
@@ -171,7 +171,7 @@ func TxCase[T CaseBody](t *Tx, id string) (*Case[T], error) {
 	var zero T
 	for i := range t.cases {
 		if c := &t.cases[i]; c.Kind == zero.CaseKind() && c.ID == id {
-			return decodeCase[T](&caseEntry{Revision: c.Revision, Data: c.Data}, id)
+			return decodeCase[T](&caseEntry{Revision: c.Revision, packed: packed{data: c.Data}}, id)
 		}
 	}
 	book, err := t.Casebook()

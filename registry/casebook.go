@@ -23,19 +23,21 @@ type Casebook struct {
 	settled Revision // the highest revision among the bodies; above the View's when they were read later
 	types   map[CaseKind]CaseType
 	entries *btree.Map[string, *caseEntry] // by kind/ID
-	keys    *btree.Set[string]             // kind NUL index NUL value NUL ID
+	keys    *btree.Set[string]             // code of kind and index, value NUL ID
 	forking *sync.Mutex                    // shared by all of one family: btree's Copy writes to its source
+	codes   *codes                         // shared likewise
+	packs   *packs                         // shared likewise
 }
 
 type caseEntry struct {
 	Revision Revision
 	MAC      MAC
-	Data     []byte
+	packed
 }
 
 func newCasebook(types map[CaseKind]CaseType) *Casebook {
 	return &Casebook{
-		View: &View{}, types: types, forking: &sync.Mutex{},
+		View: &View{}, types: types, forking: &sync.Mutex{}, codes: newCodes(), packs: newPacks(),
 		entries: new(btree.Map[string, *caseEntry]), keys: new(btree.Set[string]),
 	}
 }
@@ -85,13 +87,13 @@ func (b *Casebook) set(c *CaseRecord) error {
 	var add []string
 	t, known := b.types[c.Kind]
 	if known {
-		err := t.keys(c.Data, func(index, value string) { add = append(add, indexKey(string(c.Kind), index, value, c.ID)) })
+		err := t.keys(c.Data, func(index, value string) { add = append(add, b.indexKey(string(c.Kind), index, value, c.ID)) })
 		if err != nil {
 			return err
 		}
 	}
 	if old != nil && known {
-		err := t.keys(old.Data, func(index, value string) { b.keys.Delete(indexKey(string(c.Kind), index, value, c.ID)) })
+		err := t.keys(old.body(), func(index, value string) { b.keys.Delete(b.indexKey(string(c.Kind), index, value, c.ID)) })
 		if err != nil {
 			return err
 		}
@@ -99,73 +101,19 @@ func (b *Casebook) set(c *CaseRecord) error {
 	for _, key := range add {
 		b.keys.Insert(key)
 	}
-	b.keys.Insert(indexKey(string(c.Kind), "", "", c.ID))
-	b.entries.Set(c.Key(), &caseEntry{Revision: c.Revision, MAC: c.MAC, Data: c.Data})
+	b.keys.Insert(b.indexKey(string(c.Kind), "", "", c.ID))
+	b.entries.Set(c.Key(), &caseEntry{c.Revision, c.MAC, b.packs.pack(c.Kind, c.Data)})
 	b.sum = b.sum.add(old, c.MAC)
 	b.settled = max(b.settled, c.Revision)
 	return nil
-}
-
-// index brings the keys of the entities and products a change wrote forward.
-func (b *Casebook) index(c *Change, old, now *View) {
-	for i := range c.Puts {
-		switch r := &c.Puts[i]; r.Kind {
-		case KindEntity:
-			b.reindex("entity", r.ID, entityKeys(value(old.entities.get(r.ID))), entityKeys(value(now.entities.get(r.ID))))
-		case KindProduct:
-			b.reindex("product", r.ID, productKeys(value(old.products.get(r.ID))), productKeys(value(now.products.get(r.ID))))
-		}
-	}
-}
-
-// indexAll makes the keys of every entity and product of a View.
-func (b *Casebook) indexAll(v *View) {
-	v.entities.each(func(e *Entry[Entity]) bool { b.reindex("entity", e.ID, nil, entityKeys(&e.Value)); return true })
-	v.products.each(func(e *Entry[Product]) bool { b.reindex("product", e.ID, nil, productKeys(&e.Value)); return true })
-}
-
-func (b *Casebook) reindex(kind, id string, gone, come []Where) {
-	for _, w := range gone {
-		b.keys.Delete(indexKey(kind, w.Index, w.Value, id))
-	}
-	for _, w := range come {
-		b.keys.Insert(indexKey(kind, w.Index, w.Value, id))
-	}
-}
-
-// entityKeys are the ways to find an entity; productKeys those to find a product.
-func entityKeys(e *Entity) []Where {
-	if e == nil {
-		return nil
-	}
-	keys := []Where{{"", ""}, {"state", e.State.String()}}
-	for _, r := range e.Roles {
-		keys = append(keys, Where{"role", string(r)})
-	}
-	Words(e.Name+" "+e.ABN.String(), func(w string) { keys = append(keys, Where{"word", w}) })
-	return keys
-}
-
-func productKeys(p *Product) []Where {
-	if p == nil {
-		return nil
-	}
-	keys := []Where{{"", ""}, {"certification", p.Certification.State.String()}, {"owner", p.Owner.String()}}
-	if p.Category != "" {
-		keys = append(keys, Where{"category", string(p.Category)})
-	}
-	for _, abn := range p.Chain {
-		keys = append(keys, Where{"chain", abn.String()})
-	}
-	Words(p.Name+" "+p.ID, func(w string) { keys = append(keys, Where{"word", w}) })
-	return keys
 }
 
 // Where is one condition of a Query: a value of an index. Index "word" wants
 // a word that begins with Value; every other index wants Value itself.
 type Where struct{ Index, Value string }
 
-// Query selects cases of one kind, or the register's "entity" or "product".
+// Query selects cases of one kind, or the register's "entity", "product",
+// "client-app" or "subscription".
 type Query struct {
 	Kind  string
 	Where []Where // all of them; none selects all
@@ -192,7 +140,7 @@ func (b *Casebook) Find(q Query) (ids []string, total int) {
 	}
 	total = 0
 	seen := map[string]bool{} // one may have two words that begin alike
-	words := strings.Contains(lo, "\x00word\x00")
+	words := strings.HasPrefix(lo, b.codes.of(q.Kind, "word"))
 	b.keys.Ascend(lo, func(key string) bool {
 		if key >= hi {
 			return false
@@ -233,7 +181,7 @@ func (b *Casebook) All(q Query) iter.Seq[string] {
 
 // After lists the IDs of one kind that come after one, in their order, n at most.
 func (b *Casebook) After(kind, id string, n int) (ids []string) {
-	prefix := kind + "\x00\x00\x00"
+	prefix := b.indexKey(kind, "", "", "")
 	b.keys.Ascend(prefix+id, func(key string) bool {
 		next, ok := strings.CutPrefix(key, prefix)
 		if !ok || len(ids) == n {
@@ -264,9 +212,9 @@ func (b *Casebook) narrowest(q Query) (best [2]string, rest []Where) {
 	}
 	pick, fewest := 0, -1
 	for i, w := range q.Where {
-		r := keyRange(q.Kind, w)
+		r := b.keyRange(q.Kind, w)
 		if i == 0 && (q.From != "" || q.To != "") {
-			prefix := q.Kind + "\x00" + w.Index + "\x00"
+			prefix := b.codes.of(q.Kind, w.Index)
 			r = [2]string{prefix + clean(q.From), prefix + "\xff"}
 			if q.To != "" {
 				r[1] = prefix + clean(q.To)
@@ -285,8 +233,8 @@ func (b *Casebook) narrowest(q Query) (best [2]string, rest []Where) {
 	return best, rest
 }
 
-func keyRange(kind string, w Where) [2]string {
-	prefix := kind + "\x00" + w.Index + "\x00" + clean(w.Value)
+func (b *Casebook) keyRange(kind string, w Where) [2]string {
+	prefix := b.codes.of(kind, w.Index) + clean(w.Value)
 	if w.Index == "word" {
 		return [2]string{prefix, prefix + "\xff"}
 	}
@@ -318,18 +266,24 @@ func (b *Casebook) has(kind string, w Where, id string) bool {
 			return p.Certification.State.String() == w.Value
 		case w.Index == "category":
 			return string(p.Category) == w.Value
+		case w.Index == "owner":
+			return p.Owner.String() == w.Value
 		}
 	default:
 		if e, t := b.entry(CaseKind(kind), id), b.types[CaseKind(kind)]; w.Index == "word" && e != nil && t.keys != nil {
 			found := false
-			_ = t.keys(e.Data, func(index, value string) { // decoded before, when it was put in
+			_ = t.keys(e.body(), func(index, value string) { // decoded before, when it was put in
 				found = found || index == "word" && strings.HasPrefix(value, w.Value)
 			})
 			return found
 		}
 	}
-	return b.keys.Contains(indexKey(kind, w.Index, w.Value, id))
+	return b.keys.Contains(b.indexKey(kind, w.Index, w.Value, id))
 }
+
+// HasWord tells whether a text has a word, as Words gives them, that begins with
+// prefix, as Words gives it too: what a Query by the index "word" finds.
+func HasWord(text, prefix string) bool { return hasWord(text, prefix) }
 
 // hasWord tells whether a text has a word, as Words gives them, that begins so.
 func hasWord(text, prefix string) bool {
@@ -361,8 +315,8 @@ func (b *Casebook) rank(key string) int {
 	})
 }
 
-func indexKey(kind, index, value, id string) string {
-	return kind + "\x00" + index + "\x00" + clean(value) + "\x00" + id
+func (b *Casebook) indexKey(kind, index, value, id string) string {
+	return b.codes.of(kind, index) + clean(value) + "\x00" + id
 }
 
 // indexValueMax bounds a value in an index; what is longer is found by its beginning.

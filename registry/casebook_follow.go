@@ -315,7 +315,7 @@ func (r *Register) withBodies(changes []*Change) (whole []*Change, ok bool) {
 				if e == nil || e.MAC != x.MAC {
 					return nil, false
 				}
-				x.Data = e.Data
+				x.Data = e.body()
 			}
 			replaced[key] = true
 		}

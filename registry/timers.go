@@ -122,7 +122,7 @@ func (r *Register) dues(fire map[CaseKind]FireFunc, later map[string]timerRetry)
 	slices.Sort(kinds)
 	for _, kind := range kinds {
 		taken := map[string]bool{}
-		prefix := string(kind) + "\x00" + dueIndex + "\x00"
+		prefix := book.codes.of(string(kind), dueIndex)
 		book.keys.Ascend(prefix, func(key string) bool {
 			rest, ok := strings.CutPrefix(key, prefix)
 			value, id, _ := strings.Cut(rest, "\x00")
@@ -178,7 +178,7 @@ func (r *Register) fireOne(ctx context.Context, fire FireFunc, x *dueCase) error
 		if err != nil {
 			return err
 		}
-		stands := indexKey(string(x.kind), dueIndex, dueValue(x.due), x.id)
+		stands := book.indexKey(string(x.kind), dueIndex, dueValue(x.due), x.id)
 		if !book.keys.Contains(stands) {
 			e := book.entry(x.kind, x.id)
 			t.Keep(x.id, e.Revision) // somebody was sooner

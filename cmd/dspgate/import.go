@@ -9,8 +9,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -50,14 +52,8 @@ func newImportCmd(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			i := importing{g: g, all: all, next: from}
-			for try := 1; ; try++ {
-				err := i.once(cmd, c, args[0], format, enter)
-				if err == nil || try == importTries || !i.broke {
-					return err
-				}
-				fmt.Fprintf(g.stderr, "the connection broke off after line %d; going on from there\n", i.next-1)
-			}
+			i := importing{g: g, all: all, first: from, next: from, count: map[intake.Outcome]int{}}
+			return i.run(cmd, c, args[0], format, enter)
 		},
 	}
 	f := cmd.Flags()
@@ -69,7 +65,11 @@ func newImportCmd(g *globals) *cobra.Command {
 }
 
 const (
-	importTries = 5
+	// importPatience is for how long an import that broke off is tried again without
+	// getting any further: a control plane that was killed is back by then.
+	importPatience   = 2 * time.Minute
+	importPauseFirst = 100 * time.Millisecond
+	importPauseMax   = 2 * time.Second
 	// progressEvery is after how many lines the progress is shown on a terminal.
 	progressEvery = 1000
 )
@@ -78,8 +78,35 @@ const (
 type importing struct {
 	g     *globals
 	all   bool
-	next  int  // the first line not reported on yet
-	broke bool // the connection, before the last line
+	first int // the line it was told to begin at
+	next  int // the first line not reported on yet
+	lines int // reported on, over all connections
+	count map[intake.Outcome]int
+	broke bool // the connection, before the last line; or the control plane is away
+}
+
+// run imports over as many connections as it takes, as long as it gets on.
+func (i *importing) run(cmd *cobra.Command, c *client.Client, name, format string, enter bool) error {
+	pause, reached, since := importPauseFirst, i.next, time.Now()
+	for {
+		err := i.once(cmd, c, name, format, enter)
+		if err == nil || !i.broke {
+			return err
+		}
+		if i.next > reached {
+			fmt.Fprintf(i.g.stderr, "the connection broke off after line %d; going on from there\n", i.next-1)
+			pause, reached, since = importPauseFirst, i.next, time.Now()
+		}
+		if time.Since(since) > importPatience || reached == i.first {
+			return err
+		}
+		select {
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		case <-time.After(pause):
+			pause = min(2*pause, importPauseMax)
+		}
+	}
 }
 
 func (i *importing) once(cmd *cobra.Command, c *client.Client, name, format string, enter bool) error {
@@ -101,12 +128,15 @@ func (i *importing) once(cmd *cobra.Command, c *client.Client, name, format stri
 			return nil
 		}
 		i.next = l.Line + 1
+		i.lines++
+		i.count[l.Outcome]++
 		i.show(&l.Report)
 		return nil
 	})
 	var refused *client.Error
 	if errors.As(err, &refused) {
-		i.broke = false
+		// The connection before may still be under way there, or nobody is the writer yet.
+		i.broke = refused.Status == http.StatusServiceUnavailable || refused.Status == http.StatusConflict
 	}
 	if err != nil {
 		return err
@@ -114,8 +144,13 @@ func (i *importing) once(cmd *cobra.Command, c *client.Client, name, format stri
 	if last == nil {
 		return errors.New("the answer broke off before its end")
 	}
-	i.broke = false
+	i.broke = last.Error != nil && passing(last.Error.Code)
 	return i.finish(last, enter)
+}
+
+// passing tells whether the control plane says: not now.
+func passing(code string) bool {
+	return slices.Contains([]string{"unavailable", "register-unavailable", "not-the-writer", "outcome-unknown", "not-durable"}, code)
 }
 
 func (i *importing) show(r *intake.Report) {
@@ -134,12 +169,12 @@ func (i *importing) finish(l *importLine, enter bool) error {
 	if l.Error != nil {
 		return fmt.Errorf("ended after line %d: %s [%s]", i.next-1, printable(l.Error.Detail), l.Error.Code)
 	}
-	n := l.Summary.Counts
+	n := i.count
 	verb := "would be"
 	if enter {
 		verb = "were"
 	}
-	fmt.Fprintf(i.g.stderr, "%d lines: %d products %s created, %d updated; %d unchanged, %d refused\n", l.Summary.Lines, n[intake.Created], verb, n[intake.Updated], n[intake.Unchanged], n[intake.Refused])
+	fmt.Fprintf(i.g.stderr, "%d lines: %d products %s created, %d updated; %d unchanged, %d refused\n", i.lines, n[intake.Created], verb, n[intake.Updated], n[intake.Unchanged], n[intake.Refused])
 	if n[intake.Refused] > 0 {
 		return &exitError{exitFailed, nil}
 	}

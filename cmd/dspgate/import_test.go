@@ -20,6 +20,7 @@ type importServer struct {
 	queries []string
 	bytes   []int
 	breaks  int // connections to break off
+	away    int // then: how often to answer that nobody is the writer
 }
 
 func newImportServer(t *testing.T, breaks int) *importServer {
@@ -28,6 +29,12 @@ func newImportServer(t *testing.T, breaks int) *importServer {
 		b, _ := io.ReadAll(r.Body)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if s.breaks == 0 && s.away > 0 {
+			s.away--
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `{"errors":[{"code":"not-the-writer","detail":"not now"}]}`)
+			return
+		}
 		s.queries, s.bytes = append(s.queries, r.URL.RawQuery), append(s.bytes, len(b))
 		var from int
 		fmt.Sscan(r.URL.Query().Get("from_line"), &from)
@@ -50,13 +57,14 @@ func newImportServer(t *testing.T, breaks int) *importServer {
 
 func TestImportGoesOnWhereItBrokeOff(t *testing.T) {
 	s := newImportServer(t, 2)
+	s.away = 3
 	file := filepath.Join(t.TempDir(), "old.csv")
 	if err := os.WriteFile(file, bytes.Repeat([]byte("x"), 300_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := &plane{Server: s.Server}
 	code, out, errs := p.dspgate(t, nil, "import", file, "--enter")
-	if code != exitFailed || out != "7\t=bad\trefused\tscenario deployment scenarios are 1 to 6\n" || !strings.Contains(errs, "going on from there") || !strings.Contains(errs, "1 refused") {
+	if code != exitFailed || out != "7\t=bad\trefused\tscenario deployment scenarios are 1 to 6\n" || !strings.Contains(errs, "going on from there") || !strings.Contains(errs, "7 lines: 6 products were created, 0 updated; 0 unchanged, 1 refused") {
 		t.Errorf("%d\n%s\n%s", code, out, errs)
 	}
 	s.mu.Lock()
@@ -69,6 +77,20 @@ func TestImportGoesOnWhereItBrokeOff(t *testing.T) {
 		if n != 300_000 {
 			t.Errorf("sent %v", s.bytes)
 		}
+	}
+}
+
+// An import that never began is not tried again: it is for the caller to see why.
+func TestImportThatIsRefusedAtOnceSaysSo(t *testing.T) {
+	s := newImportServer(t, 0)
+	s.away = 1
+	file := filepath.Join(t.TempDir(), "old.csv")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &plane{Server: s.Server}
+	if code, _, errs := p.dspgate(t, nil, "import", file, "--enter"); code != exitFailed || !strings.Contains(errs, "not now") {
+		t.Errorf("%d: %s", code, errs)
 	}
 }
 
