@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -244,6 +245,9 @@ func (r *Register) editProduct(ctx context.Context, a Actor, name, productID str
 func checkProduct(v *View, p *Product) error {
 	if err := checkID("/id", p.ID); err != nil {
 		return err
+	}
+	if strings.ContainsRune(p.ID, '@') {
+		return Field("/id", "holds '@', which stands between a product and its version")
 	}
 	if err := checkText("/name", p.Name, nameBytesMax, true); err != nil {
 		return err

@@ -141,7 +141,7 @@ func planSuspension(v *View, a Actor, c SuspendCommand, now Time) (*Suspension, 
 	if err := checkEffect(s); err != nil {
 		return nil, err
 	}
-	alone, most := now+Time(SuspendAlone.Milliseconds()), now+Time(SuspendConfirmed.Milliseconds())
+	alone, most := aloneUntil(v, s), now+Time(SuspendConfirmed.Milliseconds())
 	if s.Expires == 0 && (!noticed || s.Emergency) {
 		s.Expires = alone
 	}
@@ -155,10 +155,38 @@ func planSuspension(v *View, a Actor, c SuspendCommand, now Time) (*Suspension, 
 		return nil, Field("/expires_at", "an emergency suspension lasts at most 72 h, until %s", most)
 	case s.Expires > alone && !noticed && c.NoticeID != "":
 		return nil, Field("/expires_at", "notice %s takes effect at %s; until then one person may suspend for at most 4 h", c.NoticeID, v.Notice(c.NoticeID).EffectiveAt)
+	case s.Expires > alone && alone < now+Time(SuspendAlone.Milliseconds()) && (!noticed || s.Emergency):
+		if s.Expires > alone+Time(alikeSlack.Milliseconds()) {
+			return nil, Field("/expires_at", "you have suspended this already, and alone it is for at most 4 h, until %s; a second person then confirms up to 72 h", alone)
+		}
+		s.Expires = alone // the same command, sent again
 	case s.Expires > alone && (!noticed || s.Emergency):
 		return nil, Field("/expires_at", "one person may suspend for at most 4 h, until %s; a second then confirms up to 72 h", alone)
 	}
 	return s, nil
+}
+
+// aloneUntil is how long one person may have a subject suspended as s would: 4 h,
+// counted from the first of their suspensions of it that follow on one another,
+// so that nobody makes their own longer by imposing it again before it ends. One
+// that somebody lifted breaks the row; what a second person confirmed is granted.
+func aloneUntil(v *View, s *Suspension) Time {
+	since, granted := s.ImposedAt, s.ImposedAt
+	e := v.suspended[s.Subject.Kind].get(s.Subject.ID)
+	for again := e != nil; again; {
+		again = false
+		for _, old := range e.Value {
+			if old.ImposedBy != s.ImposedBy || old.Automatic || old.Effect != s.Effect ||
+				old.Expires == 0 || old.Expires < since || old.ImposedAt >= since {
+				continue
+			}
+			since, again = old.ImposedAt, true
+			if old.ConfirmedBy != "" {
+				granted = max(granted, old.Expires)
+			}
+		}
+	}
+	return max(since+Time(SuspendAlone.Milliseconds()), granted)
 }
 
 // checkSubject wants a subject that exists, in its one spelling.

@@ -8,6 +8,8 @@ package identifier
 import (
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // ValidABN tells whether eleven digits (values, not characters) are an ABN: the
@@ -44,8 +46,13 @@ func ValidTFN(d []byte) bool {
 
 // HoldsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
 // digits, single spaces, dots or hyphens allowed between groups. What is an
-// ABN, an ISO 8601 date or a time with a fraction of a second is none.
+// ABN, an ISO 8601 date or a time with a fraction of a second is none. Digits of
+// full width, and the spaces and dashes that word processors put, count as the
+// plain ones; characters that nobody sees count for nothing.
 func HoldsTFN(s string) bool {
+	if strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
+		s = strings.Map(plain, s)
+	}
 	for i := 0; i < len(s); i++ {
 		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
 			continue
@@ -60,6 +67,24 @@ func HoldsTFN(s string) bool {
 		}
 	}
 	return false
+}
+
+// plain is what somebody who reads a character takes it for, among digits.
+func plain(r rune) rune {
+	const zero, nine = '０', '９' // of full width
+	switch {
+	case r < utf8.RuneSelf:
+		return r
+	case r >= zero && r <= nine:
+		return r - zero + '0'
+	case unicode.Is(unicode.Zs, r):
+		return ' '
+	case unicode.Is(unicode.Pd, r):
+		return '-'
+	case unicode.Is(unicode.Cf, r):
+		return -1
+	}
+	return r
 }
 
 // tfnAt tells whether a text starts with a tax file number.

@@ -42,6 +42,10 @@ func TestHoldsTFN(t *testing.T) {
 		"220-115-957":                true,
 		"220.115.957":                true,
 		"x220115957y":                true,
+		"220\u00a0115\u00a0957":      true,  // spaces that do not break
+		"220\u2013115\u2013957":      true,  // dashes
+		"２２０１１５９５７":                  true,  // of full width
+		"220\u200b115\u200b957":      true,  // spaces of no width
 		"1220115957":                 false, // ten digits
 		"220115958":                  false,
 		"":                           false,

@@ -134,14 +134,21 @@ func CheckText(s string) error {
 		return fmt.Errorf("at most %d characters", textMax)
 	}
 	for _, r := range s {
-		if r == unicode.ReplacementChar || unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return errors.New("holds a control character or is no UTF-8")
+		if r == unicode.ReplacementChar || misleads(r) {
+			return errors.New("holds a control character, an invisible one, or is no UTF-8")
 		}
 	}
 	if identifier.HoldsTFN(s) {
 		return errors.New("holds a number that is a valid tax file number; leave it out, here and everywhere")
 	}
 	return nil
+}
+
+// misleads tells whether a character changes how its neighbours are read: control
+// characters, and those of format (Unicode's Cf), which turn the order of letters
+// round or take no room at all.
+func misleads(r rune) bool {
+	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Cf, r)
 }
 
 func (i *Indicator) check() error {

@@ -245,7 +245,7 @@ func (x *Incident) sanitise() {
 func harmless(s string) string {
 	s = strings.ToValidUTF8(s[:min(len(s), textMax)], "")
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		if misleads(r) {
 			return ' '
 		}
 		return r

@@ -333,3 +333,19 @@ func TestClosingNeedsACauseAndWhatWasDone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What changes how the text around it is read is refused, or taken out of what
+// is kept as it came.
+func TestTextReadsAsItIsWritten(t *testing.T) {
+	for _, s := range []string{"paid \u202e0001\u202c", "a\u200bb", "a\x1b[31m", "a\x00", "\ufeffa", "a\u2066b", "tfn 220\u00a0115\u00a0957"} {
+		if incident.CheckText(s) == nil {
+			t.Errorf("%q is let through", s)
+		}
+		if kept := incident.Harmless(s); incident.CheckText(kept) != nil {
+			t.Errorf("%q is kept as %q", s, kept)
+		}
+	}
+	if s := "naïve – “x”\n\tÅ"; incident.CheckText(s) != nil || incident.Harmless(s) != s {
+		t.Errorf("%q is not let through", s)
+	}
+}
