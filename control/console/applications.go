@@ -47,7 +47,7 @@ type registration struct {
 }
 
 // May tells whether the person may give a command now.
-func (r *registration) May(command string) bool { return slices.Contains(r.Next, command) }
+func (r registration) May(command string) bool { return slices.Contains(r.Next, command) }
 
 type registrationsPage struct {
 	frame
@@ -91,6 +91,9 @@ func (v *visit) registrations() error {
 	}
 	if own && len(all) == 1 && m.TotalItems == 1 {
 		return v.redirect(local("registrations", all[0].ABN.String()))
+	}
+	if own && len(all) == 0 && v.person.Actor.Entity != 0 { // entered before there were cases
+		return v.redirect(local("registrations", v.person.Actor.Entity.String()))
 	}
 	for _, r := range all {
 		row := registrationRow{registration: r}
@@ -399,8 +402,8 @@ type signal struct {
 	Evidence string         `json:"evidence"`
 }
 
-// Person names a principal by the id that a check gives.
-func (p registrationPage) Person(id string) string {
+// Whom names a principal by the id that a check gives.
+func (p registrationPage) Whom(id string) string {
 	if id == "entity" {
 		return "the business"
 	}

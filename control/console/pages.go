@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -320,6 +321,10 @@ func functions() template.FuncMap {
 		"add":      func(a, b int) int { return a + b },
 		"size":     bytesText,
 		"evidence": evidenceTitle,
+		"media":    mediaTitle,
+		"sentence": sentence,
+		"mib":      func(n int64) int64 { return n >> 20 },
+		"figure":   func(v *float64) string { return strconv.FormatFloat(math.Round(*v*100)/100, 'f', -1, 64) },
 		"list":     func(s []string) string { return strings.Join(s, ", ") },
 		"text":     fmt.Sprint,
 	}

@@ -75,10 +75,31 @@ func problemIn(err error, at func(pointer string) place) *problem {
 	if at := at(pointer); at.id != "" {
 		p.Field = at.id
 		if at.label != "" {
-			p.Text = at.label + ": " + strings.TrimPrefix(sentence(e.Detail), at.label+": ")
+			p.Text = at.label + ": " + lower(sentence(human(e.Detail)))
 		}
 	}
 	return p
+}
+
+// human says in a person's words what a schema says in its own.
+func human(detail string) string {
+	switch {
+	case strings.HasPrefix(detail, "expected length >= "), strings.HasPrefix(detail, "expected array length >= "):
+		return "must be given"
+	case strings.HasPrefix(detail, "expected length <= "):
+		return "is too long; at most " + strings.TrimPrefix(detail, "expected length <= ") + " characters"
+	case strings.HasPrefix(detail, "expected value to be one of "):
+		return "choose one"
+	}
+	return detail
+}
+
+// lower makes a sentence go on after a colon; a word in capitals stays one.
+func lower(s string) string {
+	if len(s) < 2 || s[1] >= 'A' && s[1] <= 'Z' {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
 }
 
 // places finds a field by the last parts of a pointer.
@@ -290,8 +311,9 @@ type passed struct {
 
 func (p *passed) Header() http.Header { return p.w.Header() }
 func (p *passed) WriteHeader(s int) {
+	first := p.status == 0
 	p.reply.WriteHeader(s)
-	if p.status < 300 {
+	if first && p.status < 300 {
 		p.w.WriteHeader(s)
 	}
 }
@@ -372,4 +394,25 @@ func bytesText(n uint64) string {
 		return fmt.Sprintf("%.0f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%d bytes", n)
+}
+
+// mediaTitle names what bytes are.
+func mediaTitle(m certification.Media) string {
+	switch m {
+	case certification.PDF:
+		return "PDF"
+	case certification.PNG:
+		return "PNG image"
+	case certification.JPEG:
+		return "JPEG image"
+	case certification.Text:
+		return "plain text"
+	case certification.JSON:
+		return "JSON"
+	case certification.DOCX:
+		return "Word document"
+	case certification.XLSX:
+		return "Excel workbook"
+	}
+	return string(m)
 }

@@ -157,6 +157,9 @@ func (d *Desk) Pilot(ctx context.Context, a registry.Actor, product string, term
 		if len(terms.Services) == 0 {
 			terms.Services = x.c.Deployment.Services
 		}
+		if len(terms.Services) == 0 {
+			return registry.Field("/services", "say first which services the product wants (describe)")
+		}
 		if missing := x.missing(terms.Services); len(missing) > 0 {
 			return fmt.Errorf("%w: no conformance run in EVTE has shown %s", registry.ErrState, strings.Join(missing, ", "))
 		}
