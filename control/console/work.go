@@ -231,8 +231,8 @@ func span(d time.Duration) string {
 		return strconv.Itoa(n) + " " + word + "s"
 	}
 	switch {
-	case d >= 48*time.Hour:
-		return many(int(d/(24*time.Hour)), "day")
+	case d >= 36*time.Hour:
+		return many(int(d.Round(24*time.Hour)/(24*time.Hour)), "day")
 	case d >= time.Hour:
 		return many(int(d/time.Hour), "hour")
 	}

@@ -127,7 +127,7 @@ func TestApplyingOverTheConsole(t *testing.T) {
 	body = does(t, nia, page+"/submit", accept, 200, "Decide on the application", "days left")
 	stale := etagOf(body)
 
-	wants(t, reg, "/console/registrations", 200, "Possum Bakery", "days left")
+	wants(t, reg, "/console/registrations", 200, "Possum Bakery", " left</span>")
 	wants(t, reg, "/console/registrations?clock=applicant", 200, "Nothing waits for an applicant")
 	wants(t, reg, "/console/registrations?q=possum", 200, "Possum Bakery")
 	does(t, reg, page+"/ask", url.Values{"question": {""}}, 422, `href="#question"`)
