@@ -68,6 +68,10 @@ chaos-planted: tools ## the same trials must catch each fault planted in a build
 	@$(GO) build -trimpath -tags planted -o bin/dspgate-planted ./cmd/dspgate
 	@$(GO) run ./chaos -dspgate bin/dspgate-planted -planted all -n 30 -seed $(or $(SEED),1)
 
+.PHONY: kill
+kill: ## the control plane killed at random points of every workflow: SEED=7 begins there, SHARE=0.5 of the commands
+	@$(GO) test ./cmd/dspgate -run TestKilledAtAnyPointOfAnyWorkflow -count=1 -timeout 20m -v -args -kill.seed $(or $(SEED),1) -kill.share $(or $(SHARE),0.5)
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
