@@ -44,7 +44,7 @@ func (s *server) caseworkRoutes() []route {
 		reg("confirm-changes", "confirm-entity-changes", "Put the changes that were told into the register.", with(s, s.confirmChange)).by(registrar).optionally(),
 		reg("answer-review", "answer-entity-review", "Say that what is registered is still so.", with(s, s.answerReview)).by(own),
 		reg("accept-terms", "accept-terms", "Accept the terms in force, which a new version asks for.", with(s, s.acceptTerms)).by(own),
-		reg("cancel", "cancel-entity", "End an entity, and all that is under it, for good.", with(s, s.cancelEntity)).by(registrar),
+		reg("cancel", "cancel-entity", "End an entity, and all that is under it, for good; done when a second registrar says so too.", with(s, s.cancelEntity)).by(registrar),
 
 		get("/v1/certifications", "list-certifications", "Certifications that were begun, by Product ID.", s.listCertifications).listsPlain(certificationView{}).filters("owner").missing(),
 		get("/v1/certifications/{id}", "get-certification-case", "One product's certification: its case, and what may be done next.", s.getCertificationCase).givesPlain(certificationView{}).tags().about(registry.KindProduct, "id"),
@@ -70,7 +70,7 @@ func (s *server) caseworkRoutes() []route {
 		cert("tell-change", "tell-product-change", "Tell of a change in how the product is built, run or used.", with(s, s.tellCertChange)).by(assessor | developer),
 		cert("announce-suspension", "announce-suspension", "Announce a suspension, which takes effect by itself unless it is reinstated before.", with(s, s.announceSuspension)).by(assessor),
 		cert("reinstate", "reinstate", "End what was announced, suspended or restricted: what stood before stands again.", with(s, s.reinstate)).by(assessor).optionally(),
-		cert("delist", "delist", "End a product's certification for good.", with(s, s.delist)).by(assessor),
+		cert("delist", "delist", "End a product's certification for good; done when a second assessor says so too.", with(s, s.delist)).by(assessor),
 	}
 }
 

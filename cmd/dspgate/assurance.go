@@ -373,7 +373,7 @@ func newAddOnCmd(g *globals) *cobra.Command {
 		writeCmd(g, write{use: "change ADD-ON", short: "Change what is declared", as: "developer", names: []string{"ADD-ON"}, fields: fields, method: http.MethodPut, path: byID("add-ons"), read: byID("add-ons"),
 			keep: []string{"name", "developer", "connections", "client_list_access", "assessed_at", "ssids"}}),
 		writeCmd(g, write{use: "remove ADD-ON", short: "Take an add-on off the list", as: "developer", names: []string{"ADD-ON"}, method: http.MethodDelete, path: byID("add-ons")}),
-		writeCmd(g, write{use: "suspend ADD-ON", short: "Suspend every subscription of an add-on", names: []string{"ADD-ON"}, method: http.MethodPost,
+		writeCmd(g, write{use: "suspend ADD-ON", ends: true, short: "Suspend every subscription of an add-on", names: []string{"ADD-ON"}, method: http.MethodPost,
 			path: func(args []string) string { return client.Path("add-ons", args[0], "suspend") },
 			fields: []field{
 				{flag: "reason", member: "reason", kind: text, usage: "why; kept in the log", needed: true},

@@ -77,6 +77,6 @@ func newCertificationCmd(g *globals) *cobra.Command {
 		do(assessor, "announce-suspension", "Announce a suspension", "announce-suspension", nil,
 			field{flag: "effective", member: "effective_at", kind: moment, usage: "when (default: in 28 days)"}, why),
 		do(assessor, "reinstate", "End what was announced, suspended or restricted", "reinstate", nil, reasonField),
-		do(assessor, "delist", "End a product's certification for good", "delist", nil, why),
+		confirming(g, do(assessor, "delist", "End a product's certification for good (a second assessor says so too)", "delist", nil, why)),
 	)
 }

@@ -94,7 +94,7 @@ func newEditionCmd(g *globals) *cobra.Command {
 					return joinRoles(ids)
 				}},
 			}),
-		writeCmd(g, write{use: "publish EDITION", short: "Publish what somebody else proposed", as: "operator", names: []string{"EDITION"}, fields: []field{reasonField}, method: http.MethodPost, path: step("publish")}),
+		writeCmd(g, write{use: "publish EDITION", short: "Publish what somebody else proposed", as: "operator", names: []string{"EDITION"}, fields: []field{reasonField}, method: http.MethodPost, path: step("publish"), ends: true}),
 		writeCmd(g, write{use: "withdraw EDITION", short: "Take a proposal back", as: "assessor", names: []string{"EDITION"}, fields: []field{reasonField}, method: http.MethodPost, path: step("withdraw")}),
 	)
 }

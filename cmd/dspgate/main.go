@@ -28,7 +28,7 @@ const (
 
 func main() {
 	g := &globals{
-		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
 		terminal: isatty.IsTerminal(os.Stdout.Fd()), errTerminal: isatty.IsTerminal(os.Stderr.Fd()),
 	}
 	os.Exit(execute(context.Background(), g, os.Args[1:]))
@@ -37,6 +37,7 @@ func main() {
 // globals are what every command shares: where it writes, and what it was told
 // about the control plane.
 type globals struct {
+	stdin          io.Reader // what a person types; nil: nobody is there
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	terminal       bool // stdout is one: tables
@@ -55,7 +56,10 @@ func execute(ctx context.Context, g *globals, args []string) int {
 	root.SetArgs(args)
 	root.SetOut(g.stdout)
 	root.SetErr(g.stderr)
-	err := root.ExecuteContext(ctx)
+	err := refuseSecrets(args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err == nil {
 		return exitDone
 	}

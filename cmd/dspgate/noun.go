@@ -196,6 +196,8 @@ type write struct {
 	// part picks the members to keep out of what was read; nil: all of it.
 	part func(record map[string]any, args []string) (map[string]any, error)
 	keep []string
+	// ends: it stops or ends something, and asks which control plane is meant.
+	ends bool
 }
 
 func writeCmd(g *globals, w write) *cobra.Command {
@@ -243,7 +245,10 @@ func writeCmd(g *globals, w write) *cobra.Command {
 		},
 	}
 	fields = addFields(cmd, w.fields)
-	return connected(g, cmpOr(w.as, "operator"), cmd)
+	if connected(g, cmpOr(w.as, "operator"), cmd); w.ends {
+		return confirming(g, cmd)
+	}
+	return cmd
 }
 
 func (w *write) readPresent(cmd *cobra.Command, c *client.Client, args []string, body map[string]any) (etag string, err error) {

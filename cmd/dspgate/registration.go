@@ -114,7 +114,7 @@ func registrationCmds(g *globals) []*cobra.Command {
 		do("accept-terms", "Accept the terms in force, which a new version asks for", "accept-terms",
 			field{flag: "terms", member: "terms_version", kind: text, usage: "the version accepted", needed: true},
 			field{flag: "by", member: "name", kind: text, usage: "who accepts and declares", needed: true}, reasonField),
-		do("cancel", "End an entity, and all that is under it, for good", "cancel", why),
+		confirming(g, do("cancel", "End an entity, and all that is under it, for good (a second registrar says so too)", "cancel", why)),
 	}
 }
 

@@ -99,7 +99,7 @@ func newSuspendCmd(g *globals) *cobra.Command {
 	f.StringVar(&s.NoticeID, "notice", "", "notice that announced it")
 	f.StringVar(&s.IncidentID, "incident", "", "incident it belongs to")
 	w.add(cmd)
-	return connected(g, "operator", cmd)
+	return confirming(g, connected(g, "operator", cmd))
 }
 
 // curb turns a suspension into a throttle or a restriction, where a flag says so.

@@ -45,6 +45,7 @@ type Certification struct {
 	Before       registry.CertState `json:"state_before"`
 	NoticeID     string             `json:"notice_id,omitempty"`
 	SuspensionID string             `json:"suspension_id,omitempty"`
+	Ending       *Ending            `json:"delisting_proposed,omitempty"`
 	Clocks       clocks             `json:"clocks,omitempty"`
 	Dues         dues               `json:"dues,omitempty"`
 	Steps        []Step             `json:"steps,omitempty"`

@@ -304,6 +304,13 @@ func TestDelistedIsTheEnd(t *testing.T) {
 	product, own := w.whitelisted("as.0004.submit")
 	w.refused(registry.ErrInvalid, "/reason")(w.Delist(ctx, assessor, product, none))
 	w.did(w.Delist(ctx, assessor, product, registry.Meta{Reason: "remediation failed"}))
+	if w.state(product) == registry.CertDelisted || w.certification(product).Ending == nil {
+		t.Fatal("one person delisted it")
+	}
+	w.refused(registry.ErrForbidden, "second person")(w.Delist(ctx, assessor, product, registry.Meta{Reason: "remediation failed"}))
+	w.pass(8 * 24 * time.Hour) // a proposal that nobody confirmed is none
+	w.did(w.Delist(ctx, assessor2, product, registry.Meta{Reason: "remediation failed"}))
+	w.did(w.Delist(ctx, assessor, product, registry.Meta{Reason: "so it is"}))
 	w.refused(registry.ErrState, "end state")(w.Whitelist(ctx, assessor, product, nil, none))
 	w.refused(registry.ErrState, "end state")(w.SubmitCert(ctx, own, product, sign, none))
 	if got := w.serves(prodApp(product), "as.0004.submit", 0); got == "ok" {

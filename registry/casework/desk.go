@@ -171,6 +171,29 @@ func addStep(steps []Step, t *registry.Tx, cmd Command, from, to fmt.Stringer, n
 	return append(slices.Clip(steps), s)
 }
 
+// Ending is a proposal to end something for good, which takes a second person.
+type Ending struct {
+	By     string        `json:"by"`
+	At     registry.Time `json:"at"`
+	Reason string        `json:"reason"`
+}
+
+// endingStands is how long a proposal waits for the second person.
+const endingStands = 7 * day
+
+// second tells whether this is the second person, who confirms what another
+// proposed lately. Otherwise the proposal to be kept comes back.
+func (e *Ending) second(t *registry.Tx, reason string) (bool, *Ending, error) {
+	fresh := e != nil && t.Now() < later(e.At, endingStands)
+	if fresh && e.By == t.Actor().Name {
+		return false, e, fmt.Errorf("%w: it takes a second person to confirm what you proposed at %s", registry.ErrForbidden, e.At)
+	}
+	if fresh {
+		return true, nil, nil
+	}
+	return false, &Ending{By: t.Actor().Name, At: t.Now(), Reason: reason}, nil
+}
+
 // Clock is one service standard as it runs: who has to have done what by when.
 // Both sides see it.
 type Clock struct {

@@ -172,10 +172,15 @@ func (d *Desk) Reinstate(ctx context.Context, a registry.Actor, product string, 
 	})
 }
 
-// Delist ends a product's certification for good. Assessor.
+// Delist ends a product's certification for good: one assessor proposes it, and
+// it is done when another says so too. Assessor.
 func (d *Desk) Delist(ctx context.Context, a registry.Actor, product string, m registry.Meta) (registry.Outcome, error) {
 	return d.certify(ctx, a, Delist, product, m, func(x *edit) error {
 		if err := checkLine("/reason", m.Reason, true); err != nil {
+			return err
+		}
+		second, ending, err := x.c.Ending.second(x.t, m.Reason)
+		if x.c.Ending = ending; err != nil || !second {
 			return err
 		}
 		x.p.Certification.State, x.p.Certification.MaxRisk = registry.CertDelisted, 0

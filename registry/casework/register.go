@@ -483,10 +483,15 @@ func (d *Desk) AnswerReview(ctx context.Context, a registry.Actor, abn registry.
 	})
 }
 
-// CancelEntity ends an entity and with it everything under it, for good. Registrar.
+// CancelEntity ends an entity and with it everything under it, for good: one
+// registrar proposes it, and it is done when another says so too. Registrar.
 func (d *Desk) CancelEntity(ctx context.Context, a registry.Actor, abn registry.ABN, m registry.Meta) (registry.Outcome, error) {
 	return d.change(ctx, a, CancelEntity, abn, m, func(t *registry.Tx, r *Registration, e *registry.Entity) error {
 		if err := checkLine("/reason", m.Reason, true); err != nil {
+			return err
+		}
+		second, ending, err := r.Ending.second(t, m.Reason)
+		if r.Ending = ending; err != nil || !second {
 			return err
 		}
 		e.State = registry.EntityCancelled

@@ -76,6 +76,8 @@ func TestASubmissionNeedsEverythingThatIsAskedFor(t *testing.T) {
 		if _, err := w.Apply(ctx, registrar, newcomer, f, none); err == nil {
 			w.refused(registry.ErrInvalid, field)(w.Submit(ctx, registrar, newcomer, accepted, none))
 			w.did(w.CancelEntity(ctx, registrar, newcomer, registry.Meta{Reason: "test"}))
+			w.refused(registry.ErrForbidden, "second person")(w.CancelEntity(ctx, registrar, newcomer, registry.Meta{Reason: "test"}))
+			w.did(w.CancelEntity(ctx, registrar2, newcomer, registry.Meta{Reason: "test"}))
 		} else {
 			t.Errorf("%s: a draft may lack it: %v", field, err)
 		}

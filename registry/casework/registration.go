@@ -25,8 +25,9 @@ type Registration struct {
 	Admitted  registry.Time  `json:"admitted_at,omitempty"`
 	Review    Review         `json:"review,omitzero"`
 	// NoticeID announces the suspension for a check that is not satisfied.
-	NoticeID     string `json:"notice_id,omitempty"`
-	SuspensionID string `json:"suspension_id,omitempty"` // imposed when the notice took effect
+	NoticeID     string  `json:"notice_id,omitempty"`
+	SuspensionID string  `json:"suspension_id,omitempty"` // imposed when the notice took effect
+	Ending       *Ending `json:"cancellation_proposed,omitempty"`
 	// TermsNotice announces the suspension for terms that were not accepted in time.
 	TermsNotice     string `json:"terms_notice_id,omitempty"`
 	TermsSuspension string `json:"terms_suspension_id,omitempty"`

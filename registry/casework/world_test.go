@@ -22,10 +22,11 @@ import (
 )
 
 var (
-	registrar = registry.Actor{Name: "registrar", Permissions: registry.PermRegistrar}
-	assessor  = registry.Actor{Name: "assessor", Permissions: registry.PermAssessor}
-	assessor2 = registry.Actor{Name: "assessor2", Permissions: registry.PermAssessor}
-	none      = registry.Meta{}
+	registrar  = registry.Actor{Name: "registrar", Permissions: registry.PermRegistrar}
+	registrar2 = registry.Actor{Name: "registrar2", Permissions: registry.PermRegistrar}
+	assessor   = registry.Actor{Name: "assessor", Permissions: registry.PermAssessor}
+	assessor2  = registry.Actor{Name: "assessor2", Permissions: registry.PermAssessor}
+	none       = registry.Meta{}
 )
 
 // nobody's ABN in the sample register.
