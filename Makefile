@@ -52,8 +52,8 @@ sim: ## the fence in simulation: SEEDS=20000 lives, or SEED=7 again with its his
 	@GOGC=800 $(GO) test ./authz -run TestFenceHoldsInSimulation -count=1 -timeout 60m -v -args -sim.seeds $(SEEDS) $(if $(SEED),-sim.seed $(SEED))
 
 .PHONY: sim-limits
-sim-limits: ## the limits in simulation: SEEDS=20000 lives, or SEED=7 again with its history
-	@$(GO) test ./ratelimit -run TestNoLimitIsExceededInSimulation -count=1 -timeout 60m -v -args -limits.seeds $(SEEDS) $(if $(SEED),-limits.seed $(SEED))
+sim-limits: ## the limits in simulation: SEEDS=20000 lives from FIRST=1 on, or SEED=7 again with its history
+	@$(GO) test ./ratelimit -run TestNoLimitIsExceededInSimulation -count=1 -timeout 60m -v -args -limits.seeds $(SEEDS) $(if $(FIRST),-limits.first $(FIRST)) $(if $(SEED),-limits.seed $(SEED))
 
 .PHONY: e2e
 e2e: tools build ## real Envoy and Redis: the cases, the stories, a few chaos trials

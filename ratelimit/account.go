@@ -32,6 +32,7 @@ type account struct {
 	forgot     bool  // but for what was spent when it was this period before
 	period     string
 	begin, end int64 // of the period, Unix nanoseconds; end 0 when there is none
+	seen       int64 // the latest end of any period there was
 	subjects   *subjects
 
 	rest int64 // what the rest of the fleet may still spend, as of the last sync
@@ -176,8 +177,9 @@ func part64(x, num, den int64) int64 {
 // a day gone back to, by a clock set back, was spent from before: only the pool
 // knows how much is left.
 func (a *account) turn(at *instant) {
+	seen := a.seen
 	a.setPeriod(at)
-	back := a.owner.passed(a.end, at)
+	back := a.end <= seen || a.owner.passed(a.end, at)
 	a.subjects, a.spent, a.open, a.epoch = nil, 0, 0, 0
 	a.sync = accountSync{queued: a.sync.queued, lastUse: a.sync.lastUse, scanned: a.sync.scanned, firstUse: a.sync.firstUse, demand: a.sync.demand, steady: a.sync.steady}
 	if back || !at.part.ownsFrom(a.begin) || a.owner.isHot(a.id, a.period) {
@@ -197,6 +199,7 @@ func (a *account) setPeriod(at *instant) {
 	a.period, a.begin, a.end = name, 0, 0
 	if name != "" {
 		a.begin, a.end = begin.UnixNano(), end.UnixNano()
+		a.seen = max(a.seen, a.end)
 	}
 }
 

@@ -164,6 +164,9 @@ func (l *Limit) Period(at time.Time) (name string, begin, end time.Time) {
 	switch l.Kind {
 	case QuotaDay, DistinctDay:
 		begin, end = midnight(y, m, d, zone), midnight(y, m, d+1, zone)
+		if end.Day() == d { // a zone that crossed the date line has no such day
+			end = midnight(y, m, d+2, zone)
+		}
 		return begin.Format("2006-01-02"), begin, end
 	case QuotaMonth:
 		begin, end = midnight(y, m, 1, zone), midnight(y, m+1, 1, zone)

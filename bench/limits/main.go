@@ -16,7 +16,10 @@
 // there too. over_decided_pct is the same by the instants of the decisions.
 //
 // In every run one process is killed and started again at once (until it is ready
-// nobody asks it), and Redis is stopped for five seconds.
+// nobody asks it), and Redis is stopped for five seconds. It is stopped a second
+// and a half after the load has shifted, so that the shares have to follow in that
+// time; no load shifts for good while it is stopped, which nobody could follow who
+// asks nobody: -outage-at 12s shows that too.
 package main
 
 import (
@@ -45,6 +48,7 @@ type options struct {
 	burst     int64
 	each      time.Duration
 	outage    time.Duration
+	outageAt  time.Duration
 	seed      uint64
 	out       string
 	workloads []string
@@ -80,6 +84,7 @@ func runMain() error {
 	flag.Int64Var(&o.burst, "burst", 1000, "its burst")
 	flag.DurationVar(&o.each, "each", 30*time.Second, "how long each run lasts")
 	flag.DurationVar(&o.outage, "outage", 5*time.Second, "for how long Redis is stopped in each")
+	flag.DurationVar(&o.outageAt, "outage-at", 9500*time.Millisecond, "and when")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the arrivals")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for limits.json")
 	flag.StringVar(&workloads, "workloads", "zipf,shifting,bursty", "which")
@@ -101,8 +106,8 @@ func runMain() error {
 		}
 		o.designs = append(o.designs, d)
 	}
-	if o.sidecars < 2 || o.each < 3*o.outage {
-		return errors.New("needs two sidecars, and runs of at least three times the outage")
+	if o.sidecars < 2 || o.each/5+time.Second > o.outageAt || o.outageAt+o.outage > o.each {
+		return errors.New("needs two sidecars, and runs that last beyond the outage, which comes after the kill at a fifth")
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -124,7 +129,7 @@ func run(ctx context.Context, o options) error {
 		for j, workload := range o.workloads {
 			s := spec{
 				Workload: workload, Load: load, Rate: o.rate, Burst: o.burst, Sidecars: o.sidecars, Seed: o.seed + uint64(100*load) + uint64(j),
-				For: o.each, KillAt: o.each / 5, OutageAt: o.each * 2 / 5, Outage: o.outage,
+				For: o.each, KillAt: o.each / 5, OutageAt: o.outageAt, Outage: o.outage,
 			}
 			for _, d := range o.designs {
 				if d != ours && load != peerLoad(o.loads) {

@@ -57,6 +57,7 @@ type seat struct {
 	granted       bool
 	absent, spent bool
 	whole         bool
+	low           int // the fewest parts there were since it was whole: its part was never larger
 	born          int64
 }
 
@@ -116,6 +117,9 @@ func (p *Pool) Sync(_ context.Context, req *rl.Request) (*rl.Reply, error) {
 		me.beat, me.absent, me.whole = req.Beat, false, req.Whole
 		if me.granted && req.Parts > 0 {
 			me.parts = req.Parts
+		}
+		if me.low = min(me.low, me.parts); me.whole || me.low == 0 {
+			me.low = me.parts
 		}
 		p.grant(req.Tenure, req.Parts, rep)
 		p.claim(req.Tenure, req.Claims)
@@ -188,7 +192,7 @@ func (p *Pool) grant(tenure uint64, reqParts int, rep *rl.Reply) {
 				return
 			}
 		}
-		s.granted, s.parts = true, p.parts
+		s.granted, s.parts, s.low = true, p.parts, p.parts
 		s.spent = p.dirty[s.index]
 		if s.index >= p.granted {
 			// Its part is what the others made theirs smaller by.
@@ -295,6 +299,17 @@ func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 		r.entries[tenure].spent = max(it.Spent, 0)
 	}
 	r.tok = r.cap
+	if r.kind == rl.Concurrency {
+		return r
+	}
+	for _, s := range p.seats {
+		if s.granted {
+			// It may have spent from a larger part, which is the pool's by now.
+			was, is := rl.Standing(r.kind, r.total, s.low, s.index), rl.Standing(r.kind, r.total, s.parts, s.index)
+			r.tok -= max(was.Cap-is.Cap, 0)
+		}
+	}
+	r.tok = max(r.tok, 0)
 	return r
 }
 

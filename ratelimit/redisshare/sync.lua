@@ -8,7 +8,8 @@
 --      items (n, then 17 fields each, the last the number of their subjects, and those)
 --
 -- fleet: n counter, g generation, p parts, m indices ever granted, s notices,
---        d<index> dirty, t<tenure> "index beat parts granted absent spent whole born name"
+--        d<index> dirty, t<tenure> "index beat parts granted absent spent whole born name",
+--        whole being 1 or 0 and twice the fewest parts there were since it was 1
 -- record: h "epoch version kind rate cap freerate freecap tok demand level gen",
 --         q the tenures that are short, longest first,
 --         t<tenure> "rate cap demand level spent state open", state 0 in use, 1 idle, 2 implied
@@ -29,7 +30,7 @@ local function numbers(s)
 end
 local function seat(s)
   local n = numbers(s)
-  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, spent = n[6] == 1, whole = n[7] == 1, born = n[8], name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
+  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, spent = n[6] == 1, whole = n[7] % 2 == 1, low = floor(n[7] / 2), born = n[8], name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
 end
 local function everybody()
   if not seats then
@@ -45,7 +46,7 @@ end
 local function bit(b) if b then return '1' end return '0' end
 local function put(t, s)
   if seats then seats[t] = s end
-  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. bit(s.spent) .. ' ' .. bit(s.whole) .. ' ' .. int(s.born) .. ' ' .. s.name)
+  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. bit(s.spent) .. ' ' .. int(2 * s.low + (s.whole and 1 or 0)) .. ' ' .. int(s.born) .. ' ' .. s.name)
 end
 local function drop(t, s, dirty)
   if dirty then redis.call('HSET', fleet, 'd' .. int(s.index), '1') end
@@ -82,7 +83,7 @@ local function grant(t, s, knows)
     for o, other in pairs(everybody()) do
       if o ~= t and other.granted and other.parts < parts then return end
     end
-    s.granted, s.parts = true, parts
+    s.granted, s.parts, s.low = true, parts, parts
     s.spent = redis.call('HEXISTS', fleet, 'd' .. int(s.index)) == 1
     if s.index >= tonumber(redis.call('HGET', fleet, 'm') or '0') then
       -- Its part is what the others made theirs smaller by.
@@ -119,7 +120,7 @@ local function join()
     end
   end
   local n = redis.call('HINCRBY', fleet, 'n', 1)
-  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, spent = false, whole = ARGV[10] == '1', born = tonumber(ARGV[11]), name = name}
+  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, spent = false, whole = ARGV[10] == '1', low = 0, born = tonumber(ARGV[11]), name = name}
   local need = max(parts, count + 1, index + 1)
   redis.call('HSET', fleet, 'p', int(need))
   if need > parts then ring('*') end
@@ -172,6 +173,16 @@ local function create(key, it, gen)
     imply(tenure, min(it.hrate, r.frate), min(it.hcap, r.fcap), max(it.spent, 0))
   end
   r.tok = r.fcap
+  if r.kind ~= CONCURRENCY then
+    for _, s in pairs(everybody()) do
+      if s.granted then -- it may have spent from a larger part, which is the pool's by now
+        local _, was = standing(it.kind, it.rate, it.cap, s.low, s.index)
+        local _, is = standing(it.kind, it.rate, it.cap, s.parts, s.index)
+        r.tok = r.tok - max(was - is, 0)
+      end
+    end
+    r.tok = max(r.tok, 0)
+  end
   redis.call('SADD', hot, it.id .. ' ' .. it.period)
   return r, mine
 end
@@ -374,6 +385,8 @@ elseif tonumber(ARGV[4]) <= me.beat then
 else
   me.beat, me.absent, me.whole = tonumber(ARGV[4]), false, ARGV[10] == '1'
   if me.granted and ARGV[5] ~= '0' then me.parts = tonumber(ARGV[5]) end
+  me.low = min(me.low, me.parts)
+  if me.whole or me.low == 0 then me.low = me.parts end
   grant(tenure, me, tonumber(ARGV[5]))
   put(tenure, me)
   for _, c in ipairs(claims) do
