@@ -49,7 +49,11 @@ func bodyBytesMax(r *http.Request) int64 {
 // getTagged reads one thing with the ETag that a command on it must name.
 func (v *visit) getTagged(out any, path string) (tag string, err error) {
 	h, _, err := v.ask(v.r.Context(), request{method: http.MethodGet, path: path}, out)
-	return h.Get("ETag"), err
+	tag = h.Get("ETag")
+	if rev, perr := strconv.ParseUint(strings.Trim(tag, `"`), 10, 64); perr != nil || rev == 0 {
+		tag = "" // of the answer, not of a case: there is none yet, so nothing that could have changed
+	}
+	return tag, err
 }
 
 // place is a field of a form: its id, and what people call it.

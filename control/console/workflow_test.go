@@ -319,7 +319,8 @@ func TestQuestionsOverTheConsole(t *testing.T) {
 	page := "/console/certifications/" + product
 	wants(t, dev, "/console/certifications", 200, product, "Possum Books")
 	does(t, dev, page+"/deployment", url.Values{"service": {"as.0004.submit"}, "commercial": {"yes"}, "records": {"many"}}, 422, "Client records: write a whole number")
-	does(t, dev, page+"/deployment", url.Values{"service": {"as.0004.submit"}, "commercial": {"yes"}, "records": {"1,200"}}, 200, "not answered", "how to meet it", "Why it applies")
+	fresh := etagOf(wants(t, dev, page+"/deployment", 200))
+	does(t, dev, page+"/deployment", url.Values{"etag": {fresh}, "service": {"as.0004.submit"}, "commercial": {"yes"}, "records": {"1,200"}}, 200, "not answered", "how to meet it", "Why it applies")
 	answers := func(pairs ...string) url.Values {
 		v := url.Values{"requirement": {"OSF-AUT"}, "q": {"OSF-AUT.1", "OSF-AUT.2"}}
 		for i := 0; i < len(pairs); i += 2 {
