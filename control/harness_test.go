@@ -81,6 +81,9 @@ var programs = []control.TokenEntry{
 	{Name: "auditor@agency.example", Permissions: []string{"auditor"}},
 	{Name: "dev@wattlebird.example", Permissions: []string{"developer"}, Entity: "65000000101"},
 	{Name: "dev@kookaburra.example", Permissions: []string{"developer"}, Entity: "31000000202"},
+	{Name: "dev@banksia.example", Permissions: []string{"developer"}, Entity: "52000000404"},
+	{Name: "dev@ironbark.example", Permissions: []string{"developer"}, Entity: "86000000303"},
+	{Name: "dev@galah.example", Permissions: []string{"developer"}, Entity: "69000001010"},
 }
 
 func tokenOf(name string) string { return "test-token-of-" + name + "-with-128-bits-of-entropy" }
