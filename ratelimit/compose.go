@@ -271,6 +271,8 @@ func (a *account) surplus(it *Item, want float64, now time.Duration, idle bool) 
 		spare -= spare % Micro
 	}
 	switch {
+	case idle && a.standing && !s.recalled:
+		// The pool need not hear of what is as if it had never been used.
 	case idle && it.Kind == Rate:
 		if level >= float64(a.Cap) || s.recalled || a.Rate == 0 {
 			g = gift{rate: a.Rate, tokens: spare}
@@ -328,6 +330,9 @@ func (a *account) due(now time.Duration, ask bool, g gift, idle bool) bool {
 		s.urgent = false
 	}
 	s.recalled = false
+	if a.standing && a.limit.Kind == Rate && a.level >= float64(a.Cap) {
+		return false // it is as the pool thinks it is
+	}
 	return s.since > 0 && since >= fresh
 }
 

@@ -195,8 +195,8 @@ func (s Share) min(o Share) Share { return Share{min(s.Rate, o.Rate), min(s.Cap,
 
 // Standing is the part of a limit that every sidecar holds without asking: of
 // parts sidecars, the one with an index. All of them together hold half of it and
-// the pool the rest, so that the first to need more gets it at once. What a
-// sidecar that dies has not spent of a calendar quota is lost for the day: of
+// the pool the rest, so that the first to need more gets it at once. What was open
+// of a calendar quota in the hands of a sidecar that dies is lost for the day: of
 // that they hold a hundredth. Of a limit of few requests the sidecars of the
 // lowest indices hold one each.
 func Standing(kind Kind, total Share, parts, index int) Share {

@@ -60,6 +60,13 @@ func (k *wire) kill() (calls int) {
 	return k.calls
 }
 
+// count is how many requests were sent so far.
+func (k *wire) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.calls
+}
+
 func (k *wire) Sync(ctx context.Context, req *rl.Request) (*rl.Reply, error) {
 	k.mu.Lock()
 	dead := k.dead
