@@ -15,6 +15,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -23,8 +24,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/pprof"
 	"slices"
+	"syscall"
 	"time"
 	_ "time/tzdata" // the rhythm is Sydney's
 
@@ -61,7 +64,9 @@ func main() {
 		return err
 	})
 	flag.Parse()
-	if err := measure(o, os.Stdout); err != nil {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := measure(ctx, o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-watch:", err)
 		os.Exit(1)
 	}
@@ -73,7 +78,7 @@ func fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-func measure(o options, w io.Writer) error {
+func measure(ctx context.Context, o options, w io.Writer) error {
 	if o.products < 1 || o.sidecars < 1 || o.days < 8 || o.lead < 0 || o.attacks < 0 {
 		return fmt.Errorf("needs a product, a sidecar and 8 days measured")
 	}
@@ -102,11 +107,15 @@ func measure(o options, w io.Writer) error {
 		defer pprof.StopCPUProfile()
 	}
 	began := time.Now()
-	out := x.live(func(day int) {
+	out := x.live(func(day int) bool {
 		if day%7 == 0 {
 			fmt.Fprintf(os.Stderr, "day %d of %d after %s\n", day, o.lead+o.days, time.Since(began).Round(time.Second))
 		}
+		return ctx.Err() == nil
 	})
+	if out.Cut {
+		fmt.Fprintln(w, "cut short: the figures are of the days until then")
+	}
 	rep := report.New()
 	missed := out.report(rep, o.verbose, w)
 	if err := rep.Table(w, "attack", "made", "told", "p50_s", "worst_s", "let_p50", "let_worst", "within"); err != nil {

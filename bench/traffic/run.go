@@ -39,6 +39,7 @@ type call struct {
 // outcome is what came of it.
 type outcome struct {
 	Calls       uint64
+	Cut         bool    // it was ended before its time
 	Signals     int     // told that are no alarms
 	Products    int     // benign
 	Months      float64 // of products watched
@@ -84,19 +85,28 @@ func newRun(o options, attackSeed uint64) (*run, error) {
 	return x, nil
 }
 
-// live goes through all minutes. progress hears of every day.
-func (x *run) live(progress func(day int)) outcome {
+// live goes through all minutes, or until progress, which hears of every day,
+// says no more.
+func (x *run) live(progress func(day int) bool) outcome {
 	begin := time.Unix(x.world.begin, 0).In(x.zone)
 	measured := begin.AddDate(0, 0, x.o.lead).Unix()
 	end := begin.AddDate(0, 0, x.o.lead+x.o.days).Unix()
 	x.out.Products = len(x.world.products)
 	for at := begin.Unix(); at < end; at += 60 {
 		if (at-begin.Unix())%86400 == 0 {
-			progress(int(at-begin.Unix()) / 86400)
+			if !progress(int(at-begin.Unix()) / 86400) {
+				x.out.Cut, end = true, at
+				break
+			}
 		}
 		x.minute(at, at >= measured)
 	}
-	x.out.Attacks, x.out.Months = x.attacks, x.months(measured, end)
+	for _, a := range x.attacks {
+		if !x.out.Cut || a.told != 0 || a.start+a.shape.lasts() <= end {
+			x.out.Attacks = append(x.out.Attacks, a)
+		}
+	}
+	x.out.Months = x.months(measured, max(end, measured+1))
 	return x.out
 }
 
@@ -233,9 +243,9 @@ func (x *run) judge(now int64, s anomaly.Signal) {
 func (x *run) months(measured, end int64) float64 {
 	seconds := int64(0)
 	for _, p := range x.world.products {
-		seconds += end - max(measured, p.born)
+		seconds += max(0, end-max(measured, p.born))
 		if a := x.busy[p.id]; a != nil {
-			seconds -= min(end-a.start, a.shape.lasts()+aftermath)
+			seconds -= max(0, min(end-a.start, a.shape.lasts()+aftermath))
 		}
 	}
 	return float64(seconds) / (365.25 / 12 * 86400)

@@ -19,7 +19,7 @@ func TestAttacksAreToldAndOthersLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := x.live(func(int) {})
+	out := x.live(func(int) bool { return true })
 	if out.Calls < 20_000 || out.Months < 1.5 || len(out.Attacks) != int(shapes) {
 		t.Fatalf("%d calls, %.1f product-months, %d attacks: not the world meant", out.Calls, out.Months, len(out.Attacks))
 	}
@@ -46,7 +46,7 @@ func TestParametersAreCommittedBeforeTheAttacks(t *testing.T) {
 	o := small(1)
 	o.products, o.lead, o.days, o.attackSeed = 3, 0, 8, 0
 	var out bytes.Buffer
-	if err := measure(o, &out); err != nil {
+	if err := measure(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.SplitN(out.String(), "\n", 3)
@@ -64,7 +64,7 @@ func TestASeedGivesTheSameRunAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := x.live(func(int) {})
+		out := x.live(func(int) bool { return true })
 		told[i] = fmt.Sprint(out.Calls, out.Signals, out.False)
 	}
 	if told[0] != told[1] {

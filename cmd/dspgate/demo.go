@@ -428,6 +428,9 @@ func (d *demo) startSidecars(ctx context.Context) error {
 		Hosts:    demoHosts,
 		Upstream: xds.Upstream{Address: d.o.upstream},
 	}
+	if path, err := filepath.Abs(d.path("access.log")); err == nil && xds.AccessLogFileOK(path) {
+		ex.AccessLogFile = path
+	}
 	for i := range d.o.sidecars {
 		id := fmt.Sprintf("sidecar-%d", i+1)
 		ex.Sidecars = append(ex.Sidecars, xds.Sidecar{ID: id, Authz: "unix:" + d.socket(id+"-authz"), AccessLog: "unix:" + d.socket(id)})

@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ const (
 	MetadataRevision   = "revision"
 	MetadataSidecar    = "sidecar" // only when Options.Sidecar is set
 	MetadataGrant      = "grant"   // only with an ALLOW of a streaming service, for package extproc
+	MetadataSubject    = "subject" // keyed hash of the person or client concerned, when there is one
+	MetadataProduct    = "product" // only with a refusal: an ALLOW has it as a header
 )
 
 // Field numbers of envoy.service.auth.v3.CheckResponse and what is in it.
@@ -156,6 +159,14 @@ func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte
 	b = appendMetadata(b, MetadataReason, dec.Reason.String())
 	b = appendMetadata(b, MetadataRevision, revision)
 	b = append(b, e.sidecar...)
+	if dec.SubjectHash != (authz.Hash{}) {
+		var text [2 * len(dec.SubjectHash)]byte
+		hex.Encode(text[:], dec.SubjectHash[:])
+		b = appendMetadata(b, MetadataSubject, text[:])
+	}
+	if dec.Product != nil && !dec.Allowed() {
+		b = appendMetadata(b, MetadataProduct, dec.Product.ID)
+	}
 	if dec.Grant != nil {
 		b = appendMetadata(b, MetadataGrant, dec.Grant.String())
 	}

@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -32,6 +33,12 @@ func expected(t testing.TB, o Options, r *authz.Request, d *authz.Decision) *aut
 	}
 	id := d.ID.String()
 	meta := map[string]any{"decision_id": id, "reason": d.Reason.String(), "revision": fmt.Sprint(uint64(d.Revision))}
+	if d.Product != nil && !d.Allowed() {
+		meta["product"] = d.Product.ID
+	}
+	if d.SubjectHash != (authz.Hash{}) {
+		meta["subject"] = hex.EncodeToString(d.SubjectHash[:])
+	}
 	if o.Sidecar != "" {
 		meta["sidecar"] = o.Sidecar
 	}

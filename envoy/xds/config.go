@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,21 @@ type Config struct {
 	// to the sidecars; beyond it a call gets 503. It must exceed the number of
 	// long-lived streams expected. Default 16384.
 	MaxUpstream uint32 `yaml:"max_upstream"`
+
+	// AccessLogFile is where Envoy writes a line of JSON for each request that has
+	// ended, for dspgate replay and whoever ships logs: an absolute path as Envoy
+	// sees it. It holds no path, query, address or person, but hashes. Envoy opens
+	// it again on POST /reopen_logs to its administration, after a rotation.
+	// Default "": none.
+	AccessLogFile string `yaml:"access_log_file"`
 }
+
+// accessLogPath is what AccessLogFile may be: Envoy would read %FOO% in it as a
+// command of its own.
+var accessLogPath = regexp.MustCompile(`^/[A-Za-z0-9._/-]{1,255}$`)
+
+// AccessLogFileOK tells whether a path may be Config.AccessLogFile.
+func AccessLogFileOK(path string) bool { return accessLogPath.MatchString(path) }
 
 // TLSFiles are paths as Envoy sees them: it reads them itself, so that no
 // private key passes through the sidecar, and reads them again when they are
@@ -216,6 +231,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxHeaders > 1000 || c.MaxHeaderKiB > 96 {
 		return fail("max_headers is at most 1000 and max_header_kib at most 96")
+	}
+	if c.AccessLogFile != "" && !AccessLogFileOK(c.AccessLogFile) {
+		return fail("access_log_file: %q is no absolute path of letters, digits, dots, underscores and hyphens", c.AccessLogFile)
 	}
 	if strings.Trim(c.ProblemBase, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/._-~") != "" {
 		return fail("problem_base: %q holds a byte that a URL would escape", c.ProblemBase)

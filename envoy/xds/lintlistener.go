@@ -198,6 +198,10 @@ func lintAccessLog(l *linter, m *parts) {
 		logs := h.GetAccessLog()
 		rest := 0
 		for _, a := range logs {
+			if a.GetName() == accessLogFile {
+				lintAccessLogFile(l, h.where, a)
+				continue
+			}
 			c := &grpclogv3.HttpGrpcAccessLogConfig{}
 			l.open(h.where, a.GetTypedConfig(), c)
 			if !strings.HasPrefix(c.GetCommonConfig().GetGrpcService().GetEnvoyGrpc().GetClusterName(), clusterALS) {

@@ -10,6 +10,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	dataaccesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -39,6 +40,7 @@ const (
 	filterHCM      = "envoy.filters.network.http_connection_manager"
 	earlyMutation  = "envoy.http.early_header_mutation.header_mutation"
 	accessLogGRPC  = "envoy.access_loggers.http_grpc"
+	accessLogFile  = "envoy.access_loggers.file"
 )
 
 // The dynamic metadata that the authorizer puts with every decision, under the
@@ -265,6 +267,16 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 			l.Filter = b.decidedBy(i, s.ID)
 		}
 		out = append(out, l)
+	}
+	if b.cfg.AccessLogFile != "" {
+		out = append(out, &accesslogv3.AccessLog{
+			Name:       accessLogFile,
+			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(accessLogLines(b.cfg.AccessLogFile))},
+			// Signs of life of a long stream are for the sidecars.
+			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{LogTypeFilter: &accesslogv3.LogTypeFilter{
+				Types: []dataaccesslogv3.AccessLogType{dataaccesslogv3.AccessLogType_DownstreamEnd},
+			}}},
+		})
 	}
 	return out
 }
