@@ -455,6 +455,28 @@ func (w *Watcher) Stats() Stats {
 	return Stats{len(w.subjects), len(w.reported), w.refused}
 }
 
+// Share is a product's share of the calls of about the last day, in percent;
+// negative when there were none.
+func (w *Watcher) Share(product string) float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all, own float64
+	for s, p := range w.subjects {
+		if s.Kind != Product {
+			continue
+		}
+		n := p.all + float64(p.hour.Count[Requests]+p.minute.Count[Requests])
+		all += n
+		if s.ID == product {
+			own = n
+		}
+	}
+	if !(all > 0) {
+		return -1
+	}
+	return 100 * own / all
+}
+
 // Holds tells whether a subject has a past here.
 func (w *Watcher) Holds(s Subject) bool {
 	w.mu.Lock()

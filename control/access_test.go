@@ -119,6 +119,14 @@ var bodies = map[string]string{
 	"dismiss-incident":       `{"reason":"x"}`,
 	"appeal-incident":        `{"grounds":"x"}`,
 	"decide-appeal-incident": `{"upheld":true,"reason":"x"}`,
+	"propose-policy":         `{"purpose":"x","when":{},"then":{"do":"observe"}}`,
+	"preview-policy":         `{"when":{},"then":{"do":"observe"}}`,
+	"enforce-policy":         `{"reason":"x"}`,
+	"relax-policy":           `{"reason":"x"}`,
+	"stop-policy":            `{"reason":"x"}`,
+	"confirm-alarm":          `{}`,
+	"dismiss-alarm":          `{"reason":"x"}`,
+	"set-protected-clients":  `# none`,
 }
 
 type operation struct{ method, path, id, description string }
@@ -152,7 +160,7 @@ func fillPath(path string) string {
 		id = "product:FP-1001:x"
 	case strings.Contains(path, "services"):
 		id = "abr.lookup"
-	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "/v1/incidents"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"), strings.Contains(path, "/v1/editions"):
+	case strings.Contains(path, "/v1/evidence"), strings.Contains(path, "/v1/incidents"), strings.Contains(path, "verifications"), strings.Contains(path, "findings"), strings.Contains(path, "add-ons"), strings.Contains(path, "threat-analyses"), strings.Contains(path, "/v1/reports"), strings.HasPrefix(path, "/v1/policies"), strings.HasPrefix(path, "/v1/alarms"), strings.Contains(path, "/v1/editions"):
 		id = "none-such"
 	case strings.Contains(path, "suspensions"), strings.Contains(path, "notices"), strings.Contains(path, "token-denials"), strings.Contains(path, "decisions"), strings.Contains(path, "credentials"):
 		id = "none-such"

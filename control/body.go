@@ -210,6 +210,9 @@ func fill(dst reflect.Value, src any, pointer string, errs *manyErrors) {
 	case reflect.Bool:
 		v, _ := src.(bool)
 		dst.SetBool(v)
+	case reflect.Float64:
+		f, _ := src.(float64)
+		dst.SetFloat(f)
 	case reflect.Uint8, reflect.Uint64:
 		f, _ := src.(float64)
 		dst.SetUint(uint64(f)) // the schema bounds it

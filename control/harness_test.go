@@ -23,6 +23,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/ratelimit"
@@ -58,9 +60,13 @@ type world struct {
 	work    *casework.Desk
 	files   string // the folder of evidence
 	records map[authz.DecisionID]authz.Record
-	client  *http.Client
-	used    map[string]control.LimitUse // by account
-	usesErr error
+
+	policies  *policy.Desk
+	signals   []anomaly.Signal
+	protected []anomaly.Hash
+	client    *http.Client
+	used      map[string]control.LimitUse // by account
+	usesErr   error
 }
 
 func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
@@ -128,7 +134,7 @@ func newWorld(t testing.TB) *world {
 	mirror := registry.NewMirror(w.link, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: 200 * time.Millisecond, Long: 400 * time.Millisecond})
 	w.startAudit()
-	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types())})
+	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types(), policy.CaseTypes())})
 	w.startAssurance()
 	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
 
@@ -137,9 +143,23 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	incidents := w.startIncidents()
+	w.policies = &policy.Desk{Register: w.reg, Incidents: incidents}
 	h, err := control.New(control.Config{
+		Policies: w.policies, Protected: w, Signals: control.Signals{
+			Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.signals, nil },
+			Each: func(_ context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error {
+				for _, s := range w.signals {
+					if !s.At.Before(from) && s.At.Before(to) && !visit(s) {
+						break
+					}
+				}
+				return nil
+			},
+			Share: func(string) float64 { return 1 },
+		},
 		Uses:     w.usesOf,
-		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Casework: w.work, Incidents: w.startIncidents(), Prober: w,
+		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Casework: w.work, Incidents: incidents, Prober: w,
 		Decisions: control.Decisions{
 			Find: w.find,
 			Denials: func(_ context.Context, products []string, _ registry.ABN, limit int) ([]authz.Record, error) {
@@ -228,6 +248,12 @@ func (w *world) startIncidents() *incident.Desk {
 			return w.desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
 		},
 	}
+}
+
+// SetProtected stands in for the sidecars.
+func (w *world) SetProtected(_ context.Context, _ int64, hashes []anomaly.Hash) error {
+	w.protected = hashes
+	return nil
 }
 
 // Probe stands in for the prober: it finds what a well-kept endpoint shows.

@@ -124,7 +124,7 @@ type containBody struct {
 	Emergency    bool                 `json:"emergency,omitempty" doc:"Nothing at all may pass."`
 	SuspensionID string               `json:"suspension_id,omitempty" maxLength:"64" doc:"Or name a suspension that was imposed from it."`
 	How          string               `json:"how,omitempty" maxLength:"500" doc:"The reason of the suspension, or how else it was contained."`
-	curbBody
+	CurbFields
 }
 
 type askLogsBody struct {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/people"
 )
@@ -218,6 +219,12 @@ var params = map[string]param{
 	"word":         {"word", "Only with a word that begins so.", text},
 	"level":        {"level", "Only of this level.", oneOf("low", "medium", "high")},
 	"officer":      {"officer", "Only what this person works on.", text},
+	"why":          {"why", "Why; kept in the log.", text},
+	"signal":       {"signal", "Only of this signal.", oneOf(signalWords()...)},
+	"policy":       {"policy", "Only of this policy.", text},
+	"shadow":       {"shadow", "Only of policies in shadow (true), or enforced (false).", oneOf("true", "false")},
+	"outcome":      {"outcome", "Only with this outcome.", oneOf("would", "observed", "throttled", "restricted", "suspended", "already", "asked")},
+	"incident":     {"incident", "Only of this incident.", text},
 	"live":         {"live", "Only what there is still something to do about (true), or not (false).", oneOf("true", "false")},
 	"about":        {"about", "Only about this case, such as incident/INC-12.", text},
 	"clock":        {"clock", "Only what waits for the agency, or for the applicant; what is due first in front.", oneOf("agency", "applicant")},
@@ -229,6 +236,14 @@ var params = map[string]param{
 	"risk":         {"risk", "Only of this risk rating.", number(0, 4)},
 	"wait":         {"wait", "Answer when every sidecar holds the change, or at the timeout.", boolean},
 	"timeout":      {"timeout", "How long to wait, at most 5s.", text},
+}
+
+// signalWords are the names of the watcher's signals.
+func signalWords() (words []any) {
+	for _, n := range anomaly.SignalNames() {
+		words = append(words, n)
+	}
+	return words
 }
 
 // oneOf is the schema of a closed vocabulary.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/casework"
@@ -34,6 +35,12 @@ type Config struct {
 	Assurance *assurance.Desk
 	// Incidents works on incidents. Nil: their addresses answer 404.
 	Incidents *incident.Desk
+	// Policies say what is done about callers that stray. Nil: their addresses
+	// answer 404. Signals are what the watcher told of them.
+	Policies *policy.Desk
+	Signals  Signals
+	// Protected takes the list of protected clients. Nil: it cannot be changed.
+	Protected Protected
 	// Casework works on registrations and certifications. Nil: their addresses answer 404.
 	Casework *casework.Desk
 	// Prober makes the automated checks. Nil: none are made.
@@ -72,6 +79,9 @@ type server struct {
 	assurance *assurance.Desk
 	// incidentDesk may be nil: ask incidents().
 	incidentDesk *incident.Desk
+	policyDesk   *policy.Desk // may be nil: ask policies()
+	signals      Signals
+	protected    Protected
 	casework     *casework.Desk
 	prober       Prober
 	intake       *intake.Importer
@@ -98,7 +108,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, prober: cfg.Prober, importing: make(chan struct{}, 1), auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, policyDesk: cfg.Policies, signals: cfg.Signals, protected: cfg.Protected, prober: cfg.Prober, importing: make(chan struct{}, 1), auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
 	}
 	if cfg.Casework != nil {
@@ -110,7 +120,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes()) {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes(), s.policyRoutes(), s.protectedRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}

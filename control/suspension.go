@@ -40,18 +40,18 @@ type suspendBody struct {
 	NoticeID   string        `json:"notice_id,omitempty" maxLength:"64"`
 	IncidentID string        `json:"incident_id,omitempty" maxLength:"64"`
 	Expires    registry.Time `json:"expires_at,omitempty" doc:"Default: in 4 hours."`
-	curbBody
+	CurbFields
 }
 
-// curbBody curbs a subject instead of stopping it.
-type curbBody struct {
+// CurbFields curbs a subject instead of stopping it.
+type CurbFields struct {
 	Effect  string        `json:"effect,omitempty" enum:"throttle,restrict" doc:"Left out: nothing may pass."`
 	Rate    int64         `json:"rate,omitempty" minimum:"1" maximum:"1000000" doc:"Of a throttle: calls a second, over all sidecars."`
 	MaxRisk registry.Risk `json:"max_risk,omitempty" minimum:"1" maximum:"3" doc:"Of a restriction: the highest service rating left."`
 }
 
 // curb fills a command in.
-func (b *curbBody) curb(c registry.SuspendCommand) (registry.SuspendCommand, error) {
+func (b *CurbFields) curb(c registry.SuspendCommand) (registry.SuspendCommand, error) {
 	c.Rate, c.MaxRisk = b.Rate, b.MaxRisk
 	if err := c.Effect.UnmarshalText([]byte(b.Effect)); err != nil {
 		return c, &registry.FieldError{Field: "/effect", Err: err}

@@ -145,7 +145,7 @@ func (d *Desk) measure(t *registry.Tx, m *Match, a *Alarm, share func(string) fl
 }
 
 // command is the suspension that an action is.
-func (a *Action) command(target registry.SubjectRef, x *Alarm, now registry.Time) registry.SuspendCommand {
+func (a *Countermeasure) command(target registry.SubjectRef, x *Alarm, now registry.Time) registry.SuspendCommand {
 	c := registry.SuspendCommand{
 		Subject: target, Expires: now + registry.Time(time.Duration(a.Minutes)*time.Minute/time.Millisecond),
 		Reason: fmt.Sprintf("Policy %s, alarm %s: %s", x.Policy, x.ID, x.Reasons[0]),
@@ -204,11 +204,11 @@ func (a *Alarm) outcomeText(m *Match) string {
 func typeOf(signals []string) incident.Type {
 	for _, s := range signals {
 		switch name, _ := anomaly.ParseSignalName(s); name {
-		case anomaly.SignalIdentity, anomaly.SignalNetworks, anomaly.SignalNewNetworks, anomaly.SignalSSIDs:
+		case anomaly.SignalIdentity, anomaly.SignalNetworks, anomaly.SignalNewNetworks, anomaly.SignalSSIDs, anomaly.SignalFanOut:
 			return incident.CredentialCompromise
 		case anomaly.SignalFailed:
 			return incident.Availability
-		case anomaly.SignalVersions:
+		case anomaly.SignalVersions, anomaly.SignalChurn:
 			return incident.Vulnerability
 		}
 	}

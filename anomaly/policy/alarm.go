@@ -15,8 +15,8 @@ type Alarm struct {
 	Policy  string `json:"policy"`
 	Version int    `json:"version"`
 	// Shadow: nothing was done, and nobody was told.
-	Shadow  bool    `json:"shadow"`
-	Subject Subject `json:"subject"`
+	Shadow  bool   `json:"shadow"`
+	Subject Caller `json:"subject"`
 	// Product and Owner are the subject's; none for a network.
 	Product string       `json:"product_id,omitempty"`
 	Owner   registry.ABN `json:"owner,omitempty"`
@@ -47,9 +47,9 @@ type Alarm struct {
 	BeganAt registry.Time `json:"began_at,omitempty"`
 }
 
-// Subject is whom an alarm is about: kind and ID as in the signals. Of a
+// Caller is whom an alarm is about: kind and ID as in the signals. Of a
 // subscription and a network the ID is a keyed hash.
-type Subject struct {
+type Caller struct {
 	Kind string `json:"kind"`
 	ID   string `json:"id"`
 }
@@ -133,7 +133,7 @@ func (a Alarm) CaseKeys(add func(index, value string)) {
 }
 
 // aboutKey is short enough for an index, whatever the subject's ID.
-func aboutKey(policy string, shadow bool, s Subject) string {
+func aboutKey(policy string, shadow bool, s Caller) string {
 	mode := "e"
 	if shadow {
 		mode = "s"
@@ -150,7 +150,7 @@ func newAlarm(m *Match, now registry.Time) Alarm {
 	}
 }
 
-func subjectOf(s anomaly.Subject) Subject { return Subject{s.Kind.String(), s.ID} }
+func subjectOf(s anomaly.Subject) Caller { return Caller{s.Kind.String(), s.ID} }
 
 // again adds what was seen since.
 func (a *Alarm) again(m *Match) {

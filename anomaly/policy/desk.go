@@ -24,7 +24,7 @@ type Desk struct {
 
 // CaseTypes are the kinds of casework that a Desk writes.
 func CaseTypes() []registry.CaseType {
-	return []registry.CaseType{registry.CaseTypeOf[Policy](), registry.CaseTypeOf[Alarm]()}
+	return []registry.CaseType{registry.CaseTypeOf[Policy](), registry.CaseTypeOf[Alarm](), registry.CaseTypeOf[ProtectedList]()}
 }
 
 const writers = registry.PermIncidentOfficer | registry.PermOperator

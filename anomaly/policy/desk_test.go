@@ -126,7 +126,7 @@ func (w *world) inForce() (all []*registry.Suspension) {
 	return all
 }
 
-var suspend = policy.Rule{When: policy.Condition{Signals: []string{"persons"}, Surprise: 3}, Then: policy.Action{Do: policy.Suspend, Minutes: 60, MaxProducts: 2, MaxTraffic: 50}}
+var suspend = policy.Rule{When: policy.Condition{Signals: []string{"persons"}, Surprise: 3}, Then: policy.Countermeasure{Do: policy.Suspend, Minutes: 60, MaxProducts: 2, MaxTraffic: 50}}
 
 func TestInShadowNothingIsDone(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -163,7 +163,7 @@ func TestAnEnforcedPolicySuspendsOnceAndTells(t *testing.T) {
 		w.tell("FP-1001", anomaly.SignalPersons, 1e-6)
 		s := w.inForce()
 		if len(s) != 1 || s[0].Subject.ID != "FP-1001" || s[0].ImposedBy != "policy slow" || !strings.Contains(s[0].Reason, "812 where about 4 is usual") ||
-			s[0].Expires.Std().Sub(time.Now()) > time.Hour {
+			time.Until(s[0].Expires.Std()) > time.Hour {
 			t.Fatalf("%+v", s)
 		}
 		inc := casesOf[incident.Incident](w, "incident")
@@ -213,7 +213,9 @@ func TestAnEnforcedPolicySuspendsOnceAndTells(t *testing.T) {
 func TestTheBlastRadiusHolds(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.enforced("slow", suspend)
-		w.share = func(p string) float64 { return map[string]float64{"FP-1001": 20, "FP-1002": 40, "FP-1003": 20, "FP-1004": 1}[p] }
+		w.share = func(p string) float64 {
+			return map[string]float64{"FP-1001": 20, "FP-1002": 40, "FP-1003": 20, "FP-1004": 1}[p]
+		}
 		outcomes := map[string]policy.Outcome{}
 		for i := 1; i <= 4; i++ {
 			w.tell(fmt.Sprint("FP-100", i), anomaly.SignalPersons, 1e-6)
@@ -259,10 +261,10 @@ func TestWhatIsNotKnownCountsAsAll(t *testing.T) {
 
 func TestMeasuresOfEachKind(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		for id, then := range map[string]policy.Action{
+		for id, then := range map[string]policy.Countermeasure{
 			"throttle": {Do: policy.Throttle, Minutes: 10, Rate: 3}, "restrict": {Do: policy.Restrict, Minutes: 10, MaxRisk: 1}, "observe": {Do: policy.Observe},
 		} {
-			w.enforced(id, policy.Rule{Then: then})
+			w.enforced(id, policy.Rule{When: policy.Condition{Signals: []string{"identity-refused"}}, Then: then})
 		}
 		w.engine.Tell(t.Context(), anomaly.Signal{Subject: anomaly.Subject{Kind: anomaly.ClientApp, ID: "fp-1001-prod"}, Name: anomaly.SignalIdentity, P: 1e-6, Value: 9, At: time.Now()})
 		synctest.Wait()
@@ -316,7 +318,7 @@ func TestOnlyPeopleWhoMayCommand(t *testing.T) {
 // However many signals come, of however many subjects, alarms are bounded.
 func TestAlarmsOfAnHourAreBounded(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.must(w.Propose(t.Context(), officer, "slow", "a test", policy.Rule{When: policy.Condition{Subjects: []string{"network"}}, Then: policy.Action{Do: policy.Observe}}, none))
+		w.must(w.Propose(t.Context(), officer, "slow", "a test", policy.Rule{When: policy.Condition{Signals: []string{"identity-refused"}, Subjects: []string{"network"}}, Then: policy.Countermeasure{Do: policy.Observe}}, none))
 		for i := range 300 {
 			w.engine.Tell(t.Context(), anomaly.Signal{Subject: anomaly.Subject{Kind: anomaly.Network, ID: fmt.Sprint(i)}, Name: anomaly.SignalIdentity, P: 1e-6, Value: 9, At: time.Now()})
 		}
@@ -344,7 +346,7 @@ func TestTrialSaysWhoWouldHaveBeenTouched(t *testing.T) {
 	if len(got) != 2 || got[0].Subject.ID != "a" || got[0].Alarms != 1 || got[0].Refused != 60 || got[1].Outcome != policy.Asked || got[1].Refused != 0 {
 		t.Errorf("%+v", got)
 	}
-	rule.Then = policy.Action{Do: policy.Throttle, Rate: 2, Minutes: 60}
+	rule.Then = policy.Countermeasure{Do: policy.Throttle, Rate: 2, Minutes: 60}
 	tr = policy.NewTrial(rule, facts, func(string) float64 { return 1 })
 	tr.See(anomaly.Signal{Subject: anomaly.Subject{Kind: anomaly.Product, ID: "a"}, Name: anomaly.SignalPersons, P: 1e-6, Value: 1, At: at})
 	for i := range 10 {

@@ -205,7 +205,7 @@ type Radius map[string]float64
 // Exceeded tells in words why one more product would be too many; "" when it
 // would not. A product that is touched already is not one more. Where the share
 // of the traffic is not known it may be all of it.
-func (a *Action) Exceeded(r Radius, product string, share float64) string {
+func (a *Countermeasure) Exceeded(r Radius, product string, share float64) string {
 	if _, touched := r[product]; touched {
 		return ""
 	}

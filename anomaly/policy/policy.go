@@ -18,14 +18,14 @@ type Policy struct {
 	Purpose string `json:"purpose"`
 	// Enforced and Shadow are the numbers of the versions that are evaluated; 0
 	// for none. A new version is tried in shadow while the old one is enforced.
-	Enforced int `json:"enforced,omitempty"`
-	Shadow   int `json:"shadow,omitempty"`
+	Enforced int `json:"enforced"`
+	Shadow   int `json:"shadow"`
 	// Versions are all there ever were, the first one first.
-	Versions []Version `json:"versions"`
+	Versions []RuleVersion `json:"versions"`
 }
 
-// Version is one rule and how it came to hold.
-type Version struct {
+// RuleVersion is one rule and how it came to hold.
+type RuleVersion struct {
 	Number int `json:"number"`
 	Rule
 	By     string        `json:"by"`
@@ -50,12 +50,13 @@ func (Policy) CaseKind() registry.CaseKind { return "policy" }
 
 // CaseKeys: policies are found by state: enforced, shadow, off.
 func (p Policy) CaseKeys(add func(index, value string)) {
-	for _, s := range p.states() {
+	for _, s := range p.States() {
 		add("state", s)
 	}
 }
 
-func (p *Policy) states() (states []string) {
+// States are enforced, shadow, both, or off.
+func (p *Policy) States() (states []string) {
 	if p.Enforced != 0 {
 		states = append(states, "enforced")
 	}
@@ -79,7 +80,7 @@ const (
 var idExp = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 
 // version finds one by number; 0 and what there is not is nil.
-func (p *Policy) version(n int) *Version {
+func (p *Policy) version(n int) *RuleVersion {
 	if n < 1 || n > len(p.Versions) {
 		return nil
 	}
@@ -120,7 +121,7 @@ func (p *Policy) Propose(r Rule, by Step) error {
 	}
 	p.Versions = slices.Clone(p.Versions)
 	p.end(p.Shadow, by)
-	v := Version{Number: len(p.Versions) + 1, Rule: r, By: by.By, At: by.At, Reason: by.Reason}
+	v := RuleVersion{Number: len(p.Versions) + 1, Rule: r, By: by.By, At: by.At, Reason: by.Reason}
 	p.Versions = append(p.Versions, v)
 	p.Shadow = v.Number
 	return nil
@@ -165,7 +166,7 @@ func (p *Policy) Relax(by Step) error {
 	p.Versions = slices.Clone(p.Versions)
 	p.end(p.Shadow, by)
 	old := p.version(p.Enforced)
-	next := Version{Number: len(p.Versions) + 1, Rule: old.Rule, By: old.By, At: by.At, Reason: cmp.Or(by.Reason, "put back into shadow")}
+	next := RuleVersion{Number: len(p.Versions) + 1, Rule: old.Rule, By: old.By, At: by.At, Reason: cmp.Or(by.Reason, "put back into shadow")}
 	p.end(p.Enforced, by)
 	p.Versions = append(p.Versions, next)
 	p.Enforced, p.Shadow = 0, next.Number

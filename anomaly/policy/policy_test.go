@@ -23,7 +23,7 @@ func signal(name anomaly.SignalName, p, value float64, at time.Duration) anomaly
 var certified = Facts{Product: "FP-1", Owner: 1, State: registry.CertWhitelisted, Risk: 3}
 
 func TestConditionsSelect(t *testing.T) {
-	loud := signal(anomaly.SignalPersons, 1e-6, 500, 0)
+	loud := signal(anomaly.SignalSweep, 1e-6, 500, 0)
 	for _, c := range []struct {
 		name string
 		when Condition
@@ -31,7 +31,9 @@ func TestConditionsSelect(t *testing.T) {
 		want bool
 	}{
 		{"anything", Condition{}, nil, true},
-		{"its signal", Condition{Signals: []string{"persons"}}, nil, true},
+		{"its signal", Condition{Signals: []string{"sweep"}}, nil, true},
+		{"a fact beside the alarms", Condition{}, func(s *anomaly.Signal, _ *Facts) { s.Name = anomaly.SignalPersons }, false},
+		{"a fact that is asked for", Condition{Signals: []string{"persons"}}, func(s *anomaly.Signal, _ *Facts) { s.Name = anomaly.SignalPersons }, true},
 		{"another signal", Condition{Signals: []string{"failed"}}, nil, false},
 		{"as rare as that", Condition{Surprise: 6}, nil, true},
 		{"rarer", Condition{Surprise: 6.1}, nil, false},
@@ -58,7 +60,7 @@ func TestConditionsSelect(t *testing.T) {
 		if c.with != nil {
 			c.with(&s, &f)
 		}
-		got := len(NewEvaluator(Active{Policy: "p", Version: 1, Rule: Rule{When: c.when, Then: Action{Do: Observe}}}).See(s, f)) == 1
+		got := len(NewEvaluator(Active{Policy: "p", Version: 1, Rule: Rule{When: c.when, Then: Countermeasure{Do: Observe}}}).See(s, f)) == 1
 		if got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
@@ -66,22 +68,22 @@ func TestConditionsSelect(t *testing.T) {
 }
 
 func TestSeveralSignsWithinATime(t *testing.T) {
-	e := NewEvaluator(Active{Policy: "p", Version: 1, Rule: Rule{When: Condition{Signs: 2, Within: 10}, Then: Action{Do: Observe}}})
+	e := NewEvaluator(Active{Policy: "p", Version: 1, Rule: Rule{When: Condition{Signs: 2, Within: 10}, Then: Countermeasure{Do: Observe}}})
 	see := func(s anomaly.Signal) []Match { return e.See(s, certified) }
-	if got := see(signal(anomaly.SignalPersons, 1e-6, 1, 0)); len(got) != 0 {
+	if got := see(signal(anomaly.SignalSweep, 1e-6, 1, 0)); len(got) != 0 {
 		t.Error("one sign was enough")
 	}
-	if got := see(signal(anomaly.SignalPersons, 1e-7, 2, time.Minute)); len(got) != 0 {
+	if got := see(signal(anomaly.SignalSweep, 1e-7, 2, time.Minute)); len(got) != 0 {
 		t.Error("the same sign twice was enough")
 	}
-	if got := see(signal(anomaly.SignalClients, 1e-6, 1, 12*time.Minute)); len(got) != 0 {
+	if got := see(signal(anomaly.SignalHarvest, 1e-6, 1, 12*time.Minute)); len(got) != 0 {
 		t.Error("a sign counts for longer than asked for")
 	}
-	got := see(signal(anomaly.SignalPersons, 1e-6, 9, 13*time.Minute))
+	got := see(signal(anomaly.SignalSweep, 1e-6, 9, 13*time.Minute))
 	if len(got) != 1 {
 		t.Fatalf("%d matches", len(got))
 	}
-	if d := cmp.Diff([]string{"persons", "clients"}, got[0].Signals); d != "" {
+	if d := cmp.Diff([]string{"sweep", "harvest"}, got[0].Signals); d != "" {
 		t.Error(d)
 	}
 	if want := t0.Add(12 * time.Minute); !got[0].First.Equal(want) {
@@ -91,7 +93,7 @@ func TestSeveralSignsWithinATime(t *testing.T) {
 
 // What is remembered is bounded, whoever comes with however many names.
 func TestMemoryIsBounded(t *testing.T) {
-	e := NewEvaluator(Active{Policy: "p", Version: 1, Rule: Rule{When: Condition{Signs: 2, Subjects: []string{"network"}}, Then: Action{Do: Observe}}})
+	e := NewEvaluator(Active{Policy: "p", Version: 1, Rule: Rule{When: Condition{Signs: 2, Signals: []string{"identity-refused", "failed"}, Subjects: []string{"network"}}, Then: Countermeasure{Do: Observe}}})
 	for i := range seenMax * 2 {
 		e.See(anomaly.Signal{Subject: anomaly.Subject{Kind: anomaly.Network, ID: string(rune('a'+i%26)) + time.Duration(i).String()}, Name: anomaly.SignalIdentity, P: 1e-9, Value: 1, At: t0}, Facts{})
 	}
@@ -102,30 +104,30 @@ func TestMemoryIsBounded(t *testing.T) {
 
 func TestRulesAreChecked(t *testing.T) {
 	for name, r := range map[string]Rule{
-		"/when/signals/0":           {Condition{Signals: []string{"no-such"}}, Action{Do: Observe}},
-		"/when/subjects/0":          {Condition{Subjects: []string{"planet"}}, Action{Do: Observe}},
-		"/when/surprise":            {Condition{Surprise: math.NaN()}, Action{Do: Observe}},
-		"/when/value":               {Condition{Value: -1}, Action{Do: Observe}},
-		"/when/newcomer":            {Condition{Newcomer: "perhaps"}, Action{Do: Observe}},
-		"/when/within_minutes":      {Condition{Within: 9999}, Action{Do: Observe}},
-		"/then/do":                  {Condition{}, Action{Do: "delist"}},
-		"/then/on":                  {Condition{}, Action{Do: Suspend, Minutes: 1, On: "everybody"}},
-		"/then/for_minutes":         {Condition{}, Action{Do: Suspend, Minutes: 241}},
-		"/then/rate":                {Condition{}, Action{Do: Throttle, Minutes: 1}},
-		"/then/max_risk":            {Condition{}, Action{Do: Restrict, Minutes: 1, MaxRisk: 4}},
-		"/then/max_products":        {Condition{}, Action{Do: Observe, MaxProducts: -1}},
-		"/then/max_traffic_percent": {Condition{}, Action{Do: Observe, MaxTraffic: math.NaN()}},
+		"/when/signals/0":           {Condition{Signals: []string{"no-such"}}, Countermeasure{Do: Observe}},
+		"/when/subjects/0":          {Condition{Subjects: []string{"planet"}}, Countermeasure{Do: Observe}},
+		"/when/surprise":            {Condition{Surprise: math.NaN()}, Countermeasure{Do: Observe}},
+		"/when/value":               {Condition{Value: -1}, Countermeasure{Do: Observe}},
+		"/when/newcomer":            {Condition{Newcomer: "perhaps"}, Countermeasure{Do: Observe}},
+		"/when/within_minutes":      {Condition{Within: 9999}, Countermeasure{Do: Observe}},
+		"/then/do":                  {Condition{}, Countermeasure{Do: "delist"}},
+		"/then/on":                  {Condition{}, Countermeasure{Do: Suspend, Minutes: 1, On: "everybody"}},
+		"/then/for_minutes":         {Condition{}, Countermeasure{Do: Suspend, Minutes: 241}},
+		"/then/rate":                {Condition{}, Countermeasure{Do: Throttle, Minutes: 1}},
+		"/then/max_risk":            {Condition{}, Countermeasure{Do: Restrict, Minutes: 1, MaxRisk: 4}},
+		"/then/max_products":        {Condition{}, Countermeasure{Do: Observe, MaxProducts: -1}},
+		"/then/max_traffic_percent": {Condition{}, Countermeasure{Do: Observe, MaxTraffic: math.NaN()}},
 	} {
 		var f *registry.FieldError
 		if err := r.Check(""); !errors.As(err, &f) || f.Field != name || !errors.Is(err, registry.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	r := Rule{Condition{Subjects: []string{"subscription"}}, Action{Do: Suspend, Minutes: 5}}
+	r := Rule{Condition{Subjects: []string{"subscription"}}, Countermeasure{Do: Suspend, Minutes: 5}}
 	if err := r.Check(""); err == nil || !strings.Contains(err.Error(), "/then/on") {
 		t.Errorf("a measure against a hash: %v", err)
 	}
-	good := Rule{Condition{Signals: []string{"persons-hour"}, Surprise: 4}, Action{Do: Throttle, Minutes: 60, Rate: 5}}
+	good := Rule{Condition{Signals: []string{"persons-hour"}, Surprise: 4}, Countermeasure{Do: Throttle, Minutes: 60, Rate: 5}}
 	if err := good.Check(""); err != nil {
 		t.Error(err)
 	}
@@ -139,7 +141,7 @@ func TestTwoPeopleBringAVersionOutOfShadow(t *testing.T) {
 	step := func(by string, h time.Duration) Step {
 		return Step{By: by, At: at + registry.Time(h/time.Millisecond), Reason: "because"}
 	}
-	rule := Rule{Then: Action{Do: Observe}}
+	rule := Rule{Then: Countermeasure{Do: Observe}}
 	p := Policy{ID: "p", Purpose: "x"}
 	if err := p.Propose(rule, step("ann", 0)); err != nil {
 		t.Fatal(err)
@@ -181,7 +183,7 @@ func TestTwoPeopleBringAVersionOutOfShadow(t *testing.T) {
 // However measures come, no more products and traffic are ever touched than said.
 func TestRadiusHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a := Action{Do: Suspend, MaxProducts: rapid.IntRange(1, 5).Draw(t, "products"), MaxTraffic: rapid.Float64Range(0.1, 100).Draw(t, "traffic")}
+		a := Countermeasure{Do: Suspend, MaxProducts: rapid.IntRange(1, 5).Draw(t, "products"), MaxTraffic: rapid.Float64Range(0.1, 100).Draw(t, "traffic")}
 		r := Radius{}
 		for range rapid.IntRange(1, 20).Draw(t, "alarms") {
 			product := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g"}).Draw(t, "product")

@@ -14,14 +14,15 @@ import (
 
 // Rule is what a version of a policy says.
 type Rule struct {
-	When Condition `json:"when"`
-	Then Action    `json:"then"`
+	When Condition      `json:"when"`
+	Then Countermeasure `json:"then"`
 }
 
 // Condition selects signals. All that it says must hold; what it leaves out, it
 // does not ask for.
 type Condition struct {
-	// Signals are the names of those that count. None: all.
+	// Signals are the names of those that count. None: all that a person should
+	// look at (anomaly.SignalName.Alarm).
 	Signals []string `json:"signals,omitempty"`
 	// Surprise is the least of a signal: −log10 of its tail probability. 3 is one
 	// window in a thousand, 6 one in a million and what a rule counts.
@@ -38,7 +39,7 @@ type Condition struct {
 	States []registry.CertState `json:"states,omitempty"`
 	// Risk is the least rating of the riskiest service that the product may call
 	// in production.
-	Risk registry.Risk `json:"risk,omitempty"`
+	Risk registry.Risk `json:"risk,omitempty" minimum:"0" maximum:"4"`
 	// Products are the only ones that count; Except those that never do.
 	Products []string `json:"products,omitempty"`
 	Except   []string `json:"except,omitempty"`
@@ -62,8 +63,8 @@ const (
 // Actions are all actions, mildest first.
 func Actions() []Do { return []Do{Observe, Throttle, Restrict, Suspend} }
 
-// Action is what is done.
-type Action struct {
+// Countermeasure is what is done.
+type Countermeasure struct {
 	Do Do `json:"do"`
 	// On is whom it is done to: the subject of the signals (""), or product, its
 	// product. Of a subscription or a network nothing is known in the register
@@ -74,7 +75,7 @@ type Action struct {
 	// Rate is of a throttle: calls a second over all sidecars.
 	Rate int64 `json:"rate,omitempty"`
 	// MaxRisk is of a restriction: the highest service rating left.
-	MaxRisk registry.Risk `json:"max_risk,omitempty"`
+	MaxRisk registry.Risk `json:"max_risk,omitempty" minimum:"0" maximum:"3"`
 	// Incident is the type of the incident raised. "": what the signals suggest.
 	Incident string `json:"incident_type,omitempty"`
 	// MaxProducts and MaxTraffic bound what policies do without a person, all of
@@ -142,7 +143,7 @@ func (c *Condition) check(pointer string) error {
 	return errors.Join(errs...)
 }
 
-func (a *Action) check(pointer string, c *Condition) error {
+func (a *Countermeasure) check(pointer string, c *Condition) error {
 	var errs []error
 	add := func(at, format string, args ...any) {
 		errs = append(errs, registry.Field(pointer+at, format, args...))
@@ -188,7 +189,7 @@ func (a *Action) check(pointer string, c *Condition) error {
 // Text is a rule in one sentence for an operator.
 func (r *Rule) Text() string {
 	c := &r.When
-	what := "any signal"
+	what := "any alarm"
 	if len(c.Signals) > 0 {
 		what = strings.Join(c.Signals, ", ")
 	}
@@ -203,7 +204,7 @@ func (r *Rule) Text() string {
 }
 
 // Text is an action in words: "throttle to 5 calls a second for 60 minutes".
-func (a *Action) Text() string {
+func (a *Countermeasure) Text() string {
 	text := string(a.Do)
 	switch a.Do {
 	case Throttle:
@@ -238,7 +239,7 @@ func (c *Condition) kinds() []string {
 func (c *Condition) counts(s *anomaly.Signal, f *Facts) bool {
 	surprise := s.Surprise()
 	switch {
-	case len(c.Signals) > 0 && !slices.Contains(c.Signals, s.Name.String()),
+	case len(c.Signals) == 0 && !s.Name.Alarm(), len(c.Signals) > 0 && !slices.Contains(c.Signals, s.Name.String()),
 		!slices.Contains(c.kinds(), s.Subject.Kind.String()),
 		!(surprise >= c.Surprise) || !(s.Value >= c.Value), // NaN never is
 		c.Newcomer == "only" && !s.Newcomer, c.Newcomer == "never" && s.Newcomer,

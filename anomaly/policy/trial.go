@@ -32,7 +32,7 @@ type taken struct {
 
 // Touched is a subject that a rule would have found.
 type Touched struct {
-	Subject Subject       `json:"subject"`
+	Subject Caller        `json:"subject"`
 	Product string        `json:"product_id,omitempty"`
 	Alarms  int           `json:"alarms"`
 	FirstAt registry.Time `json:"first_at"`

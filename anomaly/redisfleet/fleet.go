@@ -35,6 +35,10 @@ type Options struct {
 	MarksFor time.Duration
 	// BaselinesMax bounds the baselines, 1 to 60 KiB each. Default 8192.
 	BaselinesMax int64
+	// SignalsMax bounds the signals kept, some 300 bytes each; SignalsKeep is for
+	// how long. Default 100000 and 30 days.
+	SignalsMax  int64
+	SignalsKeep time.Duration
 }
 
 // Fleet is anomaly.Link, and the watcher's end of it. Safe for concurrent use.
@@ -50,6 +54,8 @@ func New(rdb redis.UniversalClient, o Options) *Fleet {
 	o.ReportsMax = cmp.Or(o.ReportsMax, 4096)
 	o.MarksFor = cmp.Or(o.MarksFor, 2*time.Minute)
 	o.BaselinesMax = cmp.Or(o.BaselinesMax, 8192)
+	o.SignalsMax = cmp.Or(o.SignalsMax, 100_000)
+	o.SignalsKeep = cmp.Or(o.SignalsKeep, 30*24*time.Hour)
 	return &Fleet{rdb, o}
 }
 

@@ -71,6 +71,15 @@ func (w *Watch) Counts() Counts {
 	return c
 }
 
+// Share is a product's share of the calls of about the last day, in percent;
+// negative where this process does not know.
+func (w *Watch) Share(product string) float64 {
+	if x := w.current.Load(); x != nil {
+		return x.Share(product)
+	}
+	return -1
+}
+
 // Run watches whenever this process leads, until ctx ends. A watcher that falls
 // over is begun anew from the baselines kept: no decision ever waits for it.
 func (w *Watch) Run(ctx context.Context) {

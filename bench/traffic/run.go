@@ -191,7 +191,7 @@ func (x *run) tick(now int64, measured bool) {
 // twoAlarms is the rule that suspends here: two different alarms within an hour.
 var twoAlarms = policy.Rule{
 	When: policy.Condition{Signals: []string{"harvest", "sweep", "rush", "fan-out", "newcomer", "churn"}, Signs: 2, Within: 60},
-	Then: policy.Action{Do: policy.Suspend, Minutes: 240},
+	Then: policy.Countermeasure{Do: policy.Suspend, Minutes: 240},
 }
 
 // productOf is whose a subject is.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/anomaly/redisfleet"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/authz/admission"
@@ -188,7 +189,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if audit != nil {
 		writer.Journal = audit
 	}
-	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types(), incident.CaseTypes(), casework.Types())
+	writer.Cases = slices.Concat(writer.Cases, assurance.CaseTypes(), people.Types(), incident.CaseTypes(), casework.Types(), policy.CaseTypes())
 	register := registry.NewRegister(ledger, mirror, seal, writer)
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
@@ -197,10 +198,6 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	var usage *redisfleet.Usage
 	if !cfg.Watch.Off {
 		usage = redisfleet.NewUsage(fleet, register.Writing, log)
-	}
-	watch, err := newWatch(cfg.Watch, fleet, register, usage, reg, log)
-	if err != nil {
-		return err
 	}
 	ready := func() error {
 		if _, err := register.View(); err != nil {
@@ -234,13 +231,17 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	policing, err := openPolicies(cfg.Watch, register, incidents, fleet, usage, reg, log)
+	if err != nil {
+		return err
+	}
 	post, err := openOutbox(cfg.Outbox, register, log)
 	if err != nil {
 		return err
 	}
 	prober := probe.New(probe.Config{Allow: cfg.ChecksAllow})
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Prober: prober,
+		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Policies: policing.desk, Signals: policing.signals(), Protected: policing, Prober: prober,
 		Decisions: found, Uses: limitUses(redisshare.New(records, redisshare.Options{}), kept), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
@@ -289,8 +290,8 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		}
 		return err
 	})
-	if watch != nil {
-		g.Go(func() error { watch.Run(inner); return nil })
+	policing.run(inner, g)
+	if usage != nil {
 		g.Go(func() error { usage.Run(inner); return nil })
 	}
 	srv := control.NewHTTPServer(front, log)

@@ -404,6 +404,7 @@ func (d *demo) startControl(ctx context.Context) error {
 	cfg.TokensFile = d.path("key", "tokens.yaml")
 	cfg.StateDir = d.path("state")
 	cfg.AuditEvery = 2 * time.Second // so that it can be seen at work
+	cfg.Watch.ShadowLeast = time.Minute
 	cfg.Audit.KeyFile = d.path("key", "audit.key")
 	cfg.SignIn.Issuer, cfg.SignIn.PublicURL = d.info.SignIn, d.info.Control
 	cfg.SignIn.ClientID, cfg.SignIn.ClientSecretFile = consoleClientID, d.path("key", "console.secret")

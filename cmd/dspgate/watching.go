@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/anomaly/redisfleet"
 	"github.com/dspgate/dspgate/envoy/accesslog"
 	"github.com/dspgate/dspgate/registry"
@@ -55,6 +54,9 @@ type watchConfig struct {
 	// Zone is where the hours of the day and the week are counted. Default
 	// Australia/Sydney.
 	Zone string `yaml:"zone"`
+	// ShadowLeast is for how long a version of a policy must have been in shadow
+	// before two people may have it enforced. Default 24h.
+	ShadowLeast time.Duration `yaml:"shadow_least"`
 }
 
 const defaultZone = "Australia/Sydney"
@@ -155,7 +157,7 @@ func (w *watching) protect() error {
 		}
 		return fmt.Errorf("protected_file %s: %w", w.cfg.ProtectedFile, err)
 	}
-	hashes, err := parseProtected(b)
+	hashes, err := anomaly.ParseHashes(bytes.NewReader(b))
 	if err != nil {
 		return fmt.Errorf("protected_file %s: %w", w.cfg.ProtectedFile, err)
 	}
@@ -163,33 +165,8 @@ func (w *watching) protect() error {
 	return nil
 }
 
-// protectedMax bounds the list.
-const protectedMax = 1 << 20
-
-func parseProtected(b []byte) ([]anomaly.Hash, error) {
-	var out []anomaly.Hash
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for n := 1; lines.Scan(); n++ {
-		line, _, _ := bytes.Cut(lines.Bytes(), []byte("#"))
-		if line = bytes.TrimSpace(line); len(line) == 0 {
-			continue
-		}
-		var h anomaly.Hash
-		if len(line) != hex.EncodedLen(len(h)) {
-			return nil, fmt.Errorf("line %d is not 32 hexadecimal digits", n)
-		}
-		if _, err := hex.Decode(h[:], line); err != nil {
-			return nil, fmt.Errorf("line %d is not 32 hexadecimal digits", n)
-		}
-		if out = append(out, h); len(out) > protectedMax {
-			return nil, fmt.Errorf("more than %d protected clients", protectedMax)
-		}
-	}
-	return out, lines.Err()
-}
-
 // newWatch makes the control plane's part, nil when it is off.
-func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Register, usage *redisfleet.Usage, reg prometheus.Registerer, log *slog.Logger) (*redisfleet.Watch, error) {
+func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Register, usage *redisfleet.Usage, engine *policy.Engine, reg prometheus.Registerer, log *slog.Logger) (*redisfleet.Watch, error) {
 	if cfg.Off {
 		return nil, nil
 	}
@@ -214,6 +191,7 @@ func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Regis
 			}
 			log.InfoContext(ctx, "a caller strays from its past", "subject", s.Subject.Kind.String(), "id", s.Subject.ID, "signal", s.Name.String(),
 				"value", s.Value, "p", s.P, "newcomer", s.Newcomer, "text", s.Text())
+			engine.Tell(ctx, s)
 		},
 	})
 	return w, registerAll(reg, told,

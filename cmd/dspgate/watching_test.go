@@ -7,23 +7,6 @@ import (
 	"testing"
 )
 
-func TestProtectedClientsAreReadStrictly(t *testing.T) {
-	good := "# high wealth\n0123456789abcdef0123456789ABCDEF # two\n\nffffffffffffffffffffffffffffffff\n"
-	got, err := parseProtected([]byte(good))
-	if err != nil || len(got) != 2 || got[0][0] != 0x01 || got[1][15] != 0xff {
-		t.Errorf("%x, %v", got, err)
-	}
-	for name, text := range map[string]string{
-		"an ABN":       "ffffffffffffffffffffffffffffffff\n51824753556\n",
-		"no hex":       "ffffffffffffffffffffffffffffffff\nzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\n",
-		"two in a row": "\nffffffffffffffffffffffffffffffff ffffffffffffffffffffffffffffffff\n",
-	} {
-		if _, err := parseProtected([]byte(text)); err == nil || !strings.Contains(err.Error(), "line 2 is not 32 hexadecimal digits") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
 func TestWatchingIsConfiguredPlainly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "protected")
 	if err := os.WriteFile(file, []byte("nobody\n"), 0o600); err != nil {

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/control/console"
@@ -82,7 +83,7 @@ func New(t testing.TB) *World {
 	mirror := registry.NewMirror(store, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.Sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: time.Second, Long: 2 * time.Second})
 	audit := newAudit(t)
-	w.Register = registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types())})
+	w.Register = registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types(), policy.CaseTypes())})
 	run(t, mirror.Run, follower.Run, w.Register.Run, audit.Run)
 
 	var front, provider atomic.Pointer[http.Handler] // each needs the other's address
@@ -126,7 +127,7 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit,
+	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Policies: &policy.Desk{Register: w.Register, Incidents: incidents}, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit,
 		Decisions: w.decisions()})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,190 @@
+package control_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/policy"
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/registry"
+)
+
+type policyRef struct {
+	caseRef
+	States, Texts    []string
+	Enforced, Shadow int
+	Effect           struct {
+		Enforced, Shadow struct {
+			Alarms, Open, Confirmed, Dismissed int
+			Precision                          *float64
+		}
+	}
+}
+
+type alarmRef struct {
+	caseRef
+	Outcome    string
+	Suspension string `json:"suspension_id"`
+	Incident   string `json:"incident_id"`
+	Shadow     bool
+}
+
+const loudRule = `"when":{"signals":["persons"],"surprise":3},"then":{"do":"suspend","for_minutes":30,"max_traffic_percent":50}`
+
+// act has a policy act on a signal, as the engine would.
+func (w *world) act(product string) {
+	w.t.Helper()
+	book, err := w.reg.Casebook()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	active, err := policy.ActiveIn(book)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s := anomaly.Signal{Subject: anomaly.Subject{Kind: anomaly.Product, ID: product}, Name: anomaly.SignalPersons, P: 1e-6, Value: 812, At: time.Now(), Reasons: []string{"812 where about 4 is usual"}}
+	for _, m := range policy.NewEvaluator(active...).See(s, policy.FactsOf(book.View, s.Subject)) {
+		if _, err := w.policies.Act(w.t.Context(), &m, func(string) float64 { return 1 }); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// TestPolicyOverTheAPI goes from shadow to a suspension, to people's judgement of it.
+func TestPolicyOverTheAPI(t *testing.T) {
+	w := newWorld(t)
+	var p policyRef
+	put := func(body string) reply { return w.call(officer, "PUT", "/v1/policies/loud", body) }
+	put(`{"purpose":"cut off who reads about many at once",`+loudRule+`}`).data(t, 200, &p)
+	if p.Shadow != 1 || p.Enforced != 0 || len(p.Texts) != 1 || !strings.Contains(p.Texts[0], "suspend for 30 minutes") {
+		t.Fatalf("%+v", p)
+	}
+	put(`{"purpose":"x","when":{"signals":["gossip"]},"then":{"do":"suspend"}}`).refused(t, 422, "invalid")
+	w.call(auditor, "PUT", "/v1/policies/loud", `{`+loudRule+`}`).refused(t, 403, "forbidden")
+	w.act("FP-1001")
+	var alarms []alarmRef
+	w.call(auditor, "GET", "/v1/alarms?policy=loud&shadow=true", nil).data(t, 200, &alarms)
+	if len(alarms) != 1 || alarms[0].Outcome != "would" || alarms[0].Suspension != "" {
+		t.Fatalf("in shadow: %+v", alarms)
+	}
+	w.call(officer, "POST", "/v1/policies/loud/enforce", `{"reason":"it was right"}`).data(t, 200, &p)
+	w.call(officer, "POST", "/v1/policies/loud/enforce", `{"reason":"it was right"}`).refused(t, 403, "forbidden")
+	w.call(operator, "POST", "/v1/policies/loud/enforce", `{"reason":"seen"}`).data(t, 200, &p)
+	if p.Enforced != 1 || p.Shadow != 0 {
+		t.Fatalf("two people: %+v", p)
+	}
+	w.act("FP-1001")
+	w.call(officer, "GET", "/v1/alarms?shadow=false&product_id=FP-1001", nil).data(t, 200, &alarms)
+	if len(alarms) != 1 || alarms[0].Outcome != "suspended" {
+		t.Fatalf("enforced: %+v", alarms)
+	}
+	var s struct {
+		Active, Automatic bool
+		Reason            string
+	}
+	w.call(wattlebird, "GET", "/v1/suspensions/"+alarms[0].Suspension, nil).data(t, 200, &s)
+	if !s.Active || !s.Automatic || !strings.Contains(s.Reason, "812 where about 4 is usual") {
+		t.Errorf("what its owner is told: %+v", s)
+	}
+	var inc incidentRef
+	w.call(officer, "GET", "/v1/incidents/"+alarms[0].Incident, nil).data(t, 200, &inc)
+	if inc.State != "reported" || len(inc.Contain) != 1 {
+		t.Errorf("%+v", inc)
+	}
+	at := "/v1/alarms/" + alarms[0].ID
+	w.call(officer, "POST", at+"/dismiss", `{}`).refused(t, 422, "invalid")
+	w.call(wattlebird, "POST", at+"/dismiss", `{"reason":"x"}`).refused(t, 403, "forbidden")
+	w.call(officer, "POST", at+"/confirm", fmt.Sprintf(`{"began_at":%q}`, time.Now().Add(-time.Minute).Format(time.RFC3339))).data(t, 200, &alarms[0])
+	if alarms[0].State != "confirmed" {
+		t.Errorf("%+v", alarms[0])
+	}
+	w.call(officer, "GET", "/v1/policies/loud", nil).data(t, 200, &p)
+	if e := p.Effect.Enforced; e.Alarms != 1 || e.Confirmed != 1 || e.Precision == nil || *e.Precision != 1 || p.Effect.Shadow.Open != 1 {
+		t.Errorf("%+v", p.Effect)
+	}
+	w.call(officer, "POST", "/v1/policies/loud/relax", nil).data(t, 200, &p)
+	if p.Enforced != 0 || p.Shadow != 2 {
+		t.Errorf("back in shadow: %+v", p)
+	}
+	w.call(operator2, "POST", "/v1/suspensions/"+alarms[0].Suspension+"/lift", `{"reason":"replaced"}`).data(t, 200, &s)
+	if s.Active {
+		t.Error("not lifted")
+	}
+	w.call(officer, "POST", "/v1/policies/loud/stop", nil).data(t, 200, &p)
+	if len(p.States) != 1 || p.States[0] != "off" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// A preview says who would have been touched, and changes nothing.
+func TestPolicyPreviewReplaysSignalsAndCalls(t *testing.T) {
+	w := newWorld(t)
+	at := time.Now().Add(-time.Hour)
+	w.signals = []anomaly.Signal{
+		{Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1001"}, Name: anomaly.SignalPersons, P: 1e-6, Value: 9, At: at},
+		{Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1003"}, Name: anomaly.SignalPersons, P: 1e-2, Value: 9, At: at},
+	}
+	ids := authz.NewIDs()
+	for i, m := range []int{-5, 1, 2, 50} {
+		id := ids.Next(at)
+		reason := authz.OK
+		if i == 2 {
+			reason = authz.RateLimited
+		}
+		w.records[id] = authz.Record{ID: id, At: registry.At(at.Add(time.Duration(m) * time.Minute)), Reason: reason, ProductID: "FP-1001", ClientID: "fp-1001-prod", Service: "abr.lookup"}
+	}
+	var out struct {
+		Text                                 string
+		Signals, Decisions, Allowed, Refused int
+		Touched                              []struct {
+			ProductID string `json:"product_id"`
+			Outcome   string
+			Refused   int
+		}
+	}
+	w.call(officer, "POST", "/v1/policies/preview", `{`+loudRule+`}`).data(t, 200, &out)
+	if out.Signals != 2 || out.Decisions != 4 || out.Allowed != 3 || out.Refused != 1 || len(out.Touched) != 1 || out.Touched[0].ProductID != "FP-1001" || out.Touched[0].Outcome != "suspended" {
+		t.Errorf("%+v", out)
+	}
+	w.call(officer, "POST", "/v1/policies/preview", `{"when":{},"then":{"do":"throttle","for_minutes":5}}`).refused(t, 422, "invalid")
+	var signals []struct{ Signal, Text string }
+	w.call(auditor, "GET", "/v1/signals?product_id=FP-1001&signal=persons", nil).data(t, 200, &signals)
+	if len(signals) != 1 || !strings.Contains(signals[0].Text, "different people a minute") {
+		t.Errorf("%+v", signals)
+	}
+	w.call(wattlebird, "GET", "/v1/signals", nil).refused(t, 403, "forbidden")
+	if book, err := w.reg.Casebook(); err != nil || len(book.View.Suspensions()) != 1 { // the sample's own
+		t.Errorf("a preview changed something: %v", err)
+	}
+}
+
+// The list of protected clients is hashes alone, and never lies in the log.
+func TestProtectedClientsAreHashesOnly(t *testing.T) {
+	w := newWorld(t)
+	hash := strings.Repeat("0f", 16)
+	var list struct {
+		Clients int
+		By      string
+	}
+	w.call(officer, "PUT", "/v1/protected-clients?why=the+list", "# two\n"+hash+"\n"+hash+" # again\n").data(t, 200, &list)
+	if list.Clients != 1 || list.By != officer || len(w.protected) != 1 || w.protected[0][0] != 0x0f {
+		t.Errorf("%+v, %d handed on", list, len(w.protected))
+	}
+	for _, bad := range []string{"123456782", "12345678211", strings.Repeat("zz", 16)} {
+		r := w.call(officer, "PUT", "/v1/protected-clients?why=x", bad)
+		r.refused(t, 422, "invalid")
+		if strings.Contains(r.body, bad) {
+			t.Error("what was sent is told back")
+		}
+	}
+	w.call(auditor, "GET", "/v1/protected-clients", nil).data(t, 200, &list)
+	w.call(wattlebird, "GET", "/v1/protected-clients", nil).refused(t, 403, "forbidden")
+	if book, err := w.reg.Casebook(); err != nil {
+		t.Fatal(err)
+	} else if c, err := registry.CaseOf[policy.ProtectedList](book, policy.ProtectedID); err != nil || c.Body.Digest == "" || strings.Contains(fmt.Sprintf("%+v", c.Body), hash) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
