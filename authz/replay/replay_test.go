@@ -74,7 +74,7 @@ func TestCallsPayTodaysLimits(t *testing.T) {
 // what a policy would have done is counted by the calls it would have touched.
 func TestCallersThatStrayAreTold(t *testing.T) {
 	suspend := policy.Active{Policy: "harvest", Version: 3, Shadow: true, Rule: policy.Rule{
-		When: policy.Condition{Signals: []string{"harvest"}}, Then: policy.Action{Do: policy.Suspend, Minutes: 60},
+		When: policy.Condition{Signals: []string{"harvest"}}, Then: policy.Countermeasure{Do: policy.Suspend, Minutes: 60},
 	}}
 	r := newReplay(t, nil, suspend)
 	at := began
