@@ -239,7 +239,7 @@ func (a *account) unspend(subject *[16]byte, added bool) {
 		a.inUse = max(a.inUse-Micro, 0)
 	case DistinctDay:
 		// One that was told to the pool already stays counted.
-		if i := slices.Index(a.sync.subjects, *subject); added && i >= 0 && a.subjects.remove(subject) {
+		if i := slices.Index(a.sync.subjects, *subject); added && i >= a.sync.again && a.subjects.remove(subject) {
 			a.sync.subjects = slices.Delete(a.sync.subjects, i, i+1)
 			a.putOne()
 		}

@@ -138,7 +138,7 @@ func (l *Limiter) newTenure(rep *Reply, req *Request, asked []*account) {
 	for _, a := range l.all() {
 		a.mu.Lock()
 		a.Share, a.level, a.standing, a.epoch, a.spent, a.open, a.subjects = Share{}, 0, false, 0, 0, 0, nil
-		a.sync.changed, a.sync.subjects = a.sync.queued, nil
+		a.sync.changed, a.sync.subjects, a.sync.again = a.sync.queued, nil, 0
 		a.mu.Unlock()
 	}
 }

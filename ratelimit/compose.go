@@ -221,6 +221,8 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	it.Idle = idle && (it.Kind != Rate || a.level >= float64(a.Cap))
 	n := min(len(s.subjects), subjectsMax)
 	it.Subjects = append([][16]byte(nil), s.subjects[:n]...)
+	it.Again = min(s.again, n)
+	s.again -= it.Again
 	s.subjects = append(s.subjects[:0], s.subjects[n:]...)
 	a.told = true
 	s.told, s.last, s.since = it.Demand, now, 0
@@ -418,7 +420,7 @@ func (l *Limiter) leave(ctx context.Context) {
 		a.advance(at.elapsed)
 		it := Item{
 			ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(),
-			Standing: a.standing, Spent: a.spent, Subjects: a.sync.subjects,
+			Standing: a.standing, Spent: a.spent, Subjects: a.sync.subjects, Again: a.sync.again,
 		}
 		if a.forgot {
 			it.Spent = -1

@@ -27,6 +27,10 @@
 //     request is answered at once, and a sidecar that lost the pool goes on.
 //  5. Spend takes from every limit that applies, or from none.
 //
+// Of a calendar quota a sidecar holds a chunk, most of it closed: it spends only
+// what an answered Sync opened, so that the rest is known to be unspent should it
+// die. docs/adr/0012 says more, and what it was measured to cost.
+//
 // Amounts move in millionths of a request, whole numbers, so that nothing is
 // lost or made by rounding.
 package ratelimit

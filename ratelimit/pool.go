@@ -96,8 +96,10 @@ type Item struct {
 	Nag bool
 	// Idle: nobody uses this limit here; the bucket is full.
 	Idle bool
-	// Subjects were counted since the last Request (DistinctDay), a token each.
+	// Subjects were counted since the last Request (DistinctDay), a token each. The
+	// first Again of them were sent before, and not answered.
 	Subjects [][16]byte
+	Again    int
 }
 
 // Reply answers a Request.
@@ -144,7 +146,7 @@ type ItemReply struct {
 	Rest    int64  // tokens of the whole fleet, the sidecar's own aside
 	Demand  int64  // of the whole fleet
 	Short   bool   // somebody holds less than it should
-	Known   []bool // of Subjects: counted before, by another tenure; the token is not spent after all
+	Known   []bool // of Subjects: counted before; the token is not spent after all
 }
 
 // Notice tells every sidecar about one limit.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,12 +93,13 @@ type accountSync struct {
 	lastAsk   time.Duration
 	asks      int // in a row
 	lastNag   time.Duration
-	fleet     int64 // demand of the fleet
-	free      int64 // the pool's tokens
-	room      int64 // and its empty capacity
-	dry       bool  // the last answer gave less than asked
-	starved   bool  // or the rate is less than the part of demand
-	subjects  [][16]byte
+	fleet     int64      // demand of the fleet
+	free      int64      // the pool's tokens
+	room      int64      // and its empty capacity
+	dry       bool       // the last answer gave less than asked
+	starved   bool       // or the rate is less than the part of demand
+	subjects  [][16]byte // to be told
+	again     int        // the first of them were sent before
 }
 
 // syncer is the loop's part of a Limiter.
@@ -412,7 +414,9 @@ func (l *Limiter) lost(req *Request, asked []*account) {
 		a.mu.Lock()
 		a.sync.inflight, a.sync.changed = false, true
 		if a.period == req.Items[i].Period {
-			a.sync.subjects = append(a.sync.subjects, req.Items[i].Subjects...)
+			sent := req.Items[i].Subjects
+			a.sync.again += len(sent)
+			a.sync.subjects = append(slices.Clone(sent), a.sync.subjects...)
 		}
 		a.sync.notBefore = l.sentAt + backoffMax/2
 		a.mu.Unlock()

@@ -405,13 +405,13 @@ func (r *record) settle(e *entry, it *rl.Item) {
 	*e = entry{Share: held, demand: it.Demand, level: level, spent: max(it.Spent, 0), open: it.Open, idle: it.Idle}
 }
 
-// count counts subjects, and tells which another sidecar counted before: the
-// sidecar then takes back that it spent a token. The same from the same sidecar
-// is a Request sent again.
+// count counts subjects, and tells which were counted before: the sidecar then
+// takes back that it spent a token. What it counted in a Request that it sends
+// again is not known before. Unlike redisshare it counts exactly, however many.
 func (r *record) count(tenure uint64, it *rl.Item, out *rl.ItemReply) {
-	for _, h := range it.Subjects {
+	for i, h := range it.Subjects {
 		by, known := r.subjects[h]
-		if known = known && by != tenure; !known {
+		if known = known && (by != tenure || i >= it.Again); !known {
 			r.subjects[h] = tenure
 		}
 		out.Known = append(out.Known, known)

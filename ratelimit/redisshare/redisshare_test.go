@@ -103,6 +103,7 @@ func (d *driver) item(s *driven) rl.Item {
 		for range d.r.IntN(3) {
 			it.Subjects = append(it.Subjects, [16]byte{0xff, byte(d.r.IntN(5)), '\r', '\n'})
 		}
+		it.Again = d.r.IntN(len(it.Subjects) + 1)
 	}
 	return it
 }

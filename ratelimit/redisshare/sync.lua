@@ -4,8 +4,8 @@
 --
 -- KEYS fleet, hot, notices, then two for each item: record, subjects
 -- ARGV channel, seat, tenure, beat, parts, dead, leave, notice, fleet,
---      whole, born, claims (n, then tenure, beat, gone each),
---      items (n, then 17 fields each, the last the number of their subjects, and those)
+--      whole, born, exact, claims (n, then tenure, beat, gone each),
+--      items (n, then 18 fields each, the last the number of their subjects, and those)
 --
 -- fleet: n counter, g generation, p parts, m indices ever granted, s notices,
 --        d<index> dirty, t<tenure> "index beat parts granted absent spent whole born name",
@@ -255,18 +255,48 @@ local function settle(r, e, it)
   e.rate, e.cap, e.demand, e.level, e.spent, e.state, e.open = hrate, hcap, it.demand, level, max(it.spent, 0), it.idle and 1 or 0, it.open
 end
 
+-- sketch counts the subjects beyond those counted exactly. As many as the
+-- estimate did not grow by are known; which, is all the same. Those sent before
+-- may be in it already: they are not known, so that none is counted by nobody.
+local function sketch(key, subjects, known, again)
+  local more = key .. ':more'
+  local before = redis.call('PFCOUNT', more)
+  local counted = tonumber(redis.call('HGET', key, 'n') or '0')
+  local new = {}
+  for i, h in ipairs(subjects) do
+    if known[i] == 2 and i <= again then
+      redis.call('PFADD', more, h)
+      known[i] = 0
+    elseif known[i] == 2 then
+      new[#new + 1] = i
+    end
+  end
+  counted = counted + redis.call('PFCOUNT', more) - before
+  for _, i in ipairs(new) do redis.call('PFADD', more, subjects[i]) end
+  local grown = min(max(redis.call('PFCOUNT', more) - counted, 0), #new)
+  for j, i in ipairs(new) do known[i] = j > grown and 1 or 0 end
+  redis.call('HSET', key, 'n', int(counted + grown))
+  redis.call('EXPIRE', more, KEEP)
+end
+
 local function count(key, it)
-  local known = {}
+  local known, beyond = {}, false
+  if #it.subjects == 0 then return known end
+  local left = tonumber(ARGV[12]) - redis.call('HLEN', key)
   for i, h in ipairs(it.subjects) do
     local by = redis.call('HGET', key, h)
     known[i] = 0
-    if by and by ~= tenure then
+    if by and (by ~= tenure or i > it.again) then
       known[i] = 1
-    elseif not by then
+    elseif not by and left > 0 then
       redis.call('HSET', key, h, tenure)
+      left = left - 1
+    elseif not by then
+      known[i], beyond = 2, true
     end
   end
-  if #known > 0 then redis.call('EXPIRE', key, KEEP) end
+  if beyond then sketch(key, it.subjects, known, it.again) end
+  redis.call('EXPIRE', key, KEEP)
   return known
 end
 
@@ -371,7 +401,7 @@ local function item(key, subjects, it, gen)
   end
 end
 
-local a = 12
+local a = 13
 local function arg() a = a + 1 return ARGV[a - 1] end
 local claims = {}
 for i = 1, tonumber(arg()) do claims[i] = {arg(), tonumber(arg()), arg() == '1'} end
@@ -407,7 +437,7 @@ else
   for i = 1, n do
     local it = {id = arg(), period = arg(), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg())}
     local flags = tonumber(arg())
-    it.open = tonumber(arg())
+    it.open, it.again = tonumber(arg()), tonumber(arg())
     local subjects = tonumber(arg())
     it.standing, it.nag, it.idle = flags % 2 == 1, floor(flags / 2) % 2 == 1, floor(flags / 4) % 2 == 1
     it.subjects = {}
