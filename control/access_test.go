@@ -195,7 +195,11 @@ func TestPermissionsOfEveryOperation(t *testing.T) {
 				if role == "developer" {
 					path = fillPath(op.path)
 				}
-				r := w.call(name, op.method, path, body, header("If-Match", `"999999999"`))
+				method := op.method
+				if op.id == "follow-events" {
+					method = "HEAD" // the stream itself goes on
+				}
+				r := w.call(name, method, path, body, header("If-Match", `"999999999"`))
 				named, restricted := strings.CutPrefix(op.description, "For: ")
 				named, _, _ = strings.Cut(named, ". ") // what follows is about people without a role
 				allowed := !restricted || slices.Contains(strings.Split(strings.TrimSuffix(named, "."), ", "), role)

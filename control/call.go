@@ -29,6 +29,10 @@ type call struct {
 	at     registry.Time
 	query  url.Values
 	body   []byte
+	// release gives the slot back before the end, for an answer that goes on for
+	// long and is bounded otherwise; began is when such an answer began.
+	release func()
+	began   time.Time
 }
 
 // recorder notes what was answered, for the access log and the metrics.
@@ -44,6 +48,9 @@ func (w *recorder) WriteHeader(status int) {
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {

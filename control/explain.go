@@ -19,6 +19,9 @@ type Decisions struct {
 	// Denials lists the last refusals of some products (at most 200), newest
 	// first; holder, when set, only of calls with that entity's credentials.
 	Denials func(ctx context.Context, products []string, holder registry.ABN, limit int) ([]authz.Record, error)
+	// Tail calls f with what was recorded after a place, and returns the next place;
+	// skipped when it left some out. From "" it only finds the end.
+	Tail func(ctx context.Context, after string, f func(*authz.Record)) (next string, skipped bool, err error)
 	// Each reads every record of a time, about in order, until f returns false.
 	Each func(ctx context.Context, from, to time.Time, f func(*authz.Record) bool) error
 }
@@ -85,6 +88,10 @@ type nowView struct {
 }
 
 func (s *server) viewDecision(c *call, r *authz.Record) decisionView {
+	return decisionFor(r, c.actor.Staff())
+}
+
+func decisionFor(r *authz.Record, staff bool) decisionView {
 	v := decisionView{
 		ID: r.ID.String(), At: r.At, Allowed: r.Reason == authz.OK, Code: r.Reason.String(), Status: r.Reason.Status(), Revision: r.Revision,
 		Environment: r.Environment, Service: r.Service, Route: r.Route, ProductID: r.ProductID, Version: r.Version,
@@ -96,7 +103,7 @@ func (s *server) viewDecision(c *call, r *authz.Record) decisionView {
 	if r.SSIDHash != (authz.Hash{}) {
 		v.SSIDHash = fmt.Sprintf("%x", r.SSIDHash[:])
 	}
-	if !c.actor.Staff() {
+	if !staff {
 		v.Sidecar = "" // the agency's machines are not a developer's business
 	}
 	return v

@@ -27,6 +27,8 @@ import (
 	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/control/controltest"
+	"github.com/dspgate/dspgate/control/live"
 	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
@@ -67,6 +69,8 @@ type world struct {
 	client    *http.Client
 	used      map[string]control.LimitUse // by account
 	usesErr   error
+	calls     *controltest.Tape // what the sidecars decide from now on
+	hub       *live.Hub
 }
 
 func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
@@ -126,7 +130,7 @@ func writeTokens(t testing.TB, path string, entries []control.TokenEntry) {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, store: registrytest.NewMemory(), log: &logBuffer{}, tokens: filepath.Join(t.TempDir(), "tokens.yaml"), records: map[authz.DecisionID]authz.Record{}}
+	w := &world{t: t, store: registrytest.NewMemory(), log: &logBuffer{}, tokens: filepath.Join(t.TempDir(), "tokens.yaml"), records: map[authz.DecisionID]authz.Record{}, calls: &controltest.Tape{}, hub: live.NewHub()}
 	w.link, w.sidecar = registrytest.NewLink(w.store), registrytest.NewLink(w.store)
 	seal := registrytest.Sealer(t)
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
@@ -136,7 +140,8 @@ func newWorld(t testing.TB) *world {
 	w.startAudit()
 	w.reg = registry.NewRegister(w.link, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: w.audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types(), policy.CaseTypes())})
 	w.startAssurance()
-	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run)
+	feed := control.Feed{Hub: w.hub, Register: w.reg, Changes: w.store.Changes, Tail: w.calls.Tail, Every: 20 * time.Millisecond}
+	run(t, mirror.Run, follower.Run, w.reg.Run, w.audit.Run, func(ctx context.Context) error { feed.Run(ctx); return nil })
 
 	writeTokens(t, w.tokens, programs)
 	auth, err := control.LoadTokens(w.tokens, log)
@@ -159,6 +164,7 @@ func newWorld(t testing.TB) *world {
 			Share: func(string) float64 { return 1 },
 		},
 		Uses:     w.usesOf,
+		Live:     w.hub,
 		Register: w.reg, Auth: auth, Log: log, Version: "test", Changes: w.store.Changes, Audit: w.audit, Assurance: w.desk, Casework: w.work, Incidents: incidents, Prober: w,
 		Decisions: control.Decisions{
 			Find: w.find,
@@ -191,7 +197,7 @@ func newWorld(t testing.TB) *world {
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config = control.NewHTTPServer(h, log)
 	srv.Start()
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() { w.hub.Close(); srv.Close() })
 	w.url = srv.URL
 	w.client = &http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 

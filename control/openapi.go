@@ -219,6 +219,10 @@ func (d *document) responses(op *huma.Operation, rt *route) {
 		if rt.media == "application/json" { // validators decode it
 			file = &huma.Schema{Type: huma.TypeObject}
 		}
+		if rt.stream {
+			file = &huma.Schema{Type: huma.TypeString, Description: "Server-sent events; the data of each is as in the listing of the latest, that of a gap {\"missed\", \"reason\"}."}
+			op.Parameters = append(op.Parameters, &huma.Param{Name: "Last-Event-ID", In: "header", Description: "The id of the event heard last: what followed it is told first.", Schema: &huma.Schema{Type: huma.TypeString}})
+		}
 		op.Responses["200"] = &huma.Response{Description: "The file.", Headers: headers("X-Request-Id", "ETag", "Content-Disposition"), Content: map[string]*huma.MediaType{rt.media: {Schema: file}}}
 	}
 	if rt.creates {

@@ -31,6 +31,7 @@ type route struct {
 	personal                  string // the personal data it shows, for the audit log
 	media                     string // the answer is a file of this media type, written by the handler
 	upload                    bool   // the body is a file, read by the handler
+	stream                    bool   // the answer goes on, written by the handler
 	handle                    func(*call) (answer, error)
 }
 
@@ -118,6 +119,13 @@ func (rt route) sends(media string) route {
 	rt.media, rt.data = media, reflect.TypeFor[struct{}]()
 	return rt
 }
+
+// streams: the answer is a stream of server-sent events, which the handler writes.
+func (rt route) streams() route {
+	rt.stream = true
+	return rt.sends("text/event-stream")
+}
+
 func (rt route) takes() route { rt.upload = true; return rt }
 
 // tells: the answer holds personal data; each reading is put on record.
@@ -226,6 +234,7 @@ var params = map[string]param{
 	"outcome":      {"outcome", "Only with this outcome.", oneOf("would", "observed", "throttled", "restricted", "suspended", "already", "asked")},
 	"incident":     {"incident", "Only of this incident.", text},
 	"live":         {"live", "Only what there is still something to do about (true), or not (false).", oneOf("true", "false")},
+	"topics":       {"topics", "Only of these, separated by commas: decision, decisions, signal, incident, suspension, sidecar.", text},
 	"about":        {"about", "Only about this case, such as incident/INC-12.", text},
 	"clock":        {"clock", "Only what waits for the agency, or for the applicant; what is due first in front.", oneOf("agency", "applicant")},
 	"wanted":       {"wanted", "The standard that is to be met.", text},

@@ -9,11 +9,13 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dspgate/dspgate/anomaly/policy"
+	"github.com/dspgate/dspgate/control/live"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/casework"
@@ -45,7 +47,9 @@ type Config struct {
 	Casework *casework.Desk
 	// Prober makes the automated checks. Nil: none are made.
 	Prober Prober
-	Auth   Authenticator
+	// Live is what the stream of events tells. Nil: its addresses answer 404.
+	Live *live.Hub
+	Auth Authenticator
 	// Ready tells why this control plane is not ready; nil when it is. Optional.
 	Ready func(context.Context) error
 	Log   *slog.Logger
@@ -95,6 +99,7 @@ type server struct {
 	doc          *document
 	metrics      *metrics
 	slots        chan struct{}
+	live         *live.Hub // may be nil
 	lists        listings
 	public       publicRegister
 }
@@ -109,7 +114,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	s := &server{
 		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, policyDesk: cfg.Policies, signals: cfg.Signals, protected: cfg.Protected, prober: cfg.Prober, importing: make(chan struct{}, 1), auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
-		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax),
+		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax), live: cfg.Live,
 	}
 	if cfg.Casework != nil {
 		s.intake = intake.New(cfg.Register, cfg.Casework)
@@ -120,7 +125,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes(), s.policyRoutes(), s.protectedRoutes()) {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes(), s.policyRoutes(), s.protectedRoutes(), s.eventRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}
@@ -268,12 +273,16 @@ func (s *server) enter(methods map[string]*route) http.HandlerFunc {
 				}
 			}
 			took := time.Since(start)
+			if !c.began.IsZero() {
+				took = c.began.Sub(start) // a stream takes as long as somebody listens
+			}
 			s.metrics.observe(c, rec.status, took)
 			s.logRequest(c, rec.status, rec.bytes, float64(took.Microseconds())/1000)
 		}()
 		select {
 		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+			c.release = sync.OnceFunc(func() { <-s.slots })
+			defer c.release()
 		default:
 			s.fail(c, errBusy)
 			return
@@ -311,6 +320,8 @@ func (s *server) serve(c *call, methods map[string]*route) error {
 	}
 	timeout := requestTimeout
 	switch {
+	case rt.stream:
+		timeout = live.For
 	case rt.upload && rt.media != "":
 		timeout = importTimeout
 	case rt.upload:

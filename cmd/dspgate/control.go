@@ -23,6 +23,7 @@ import (
 	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/authz/redisrecord"
 	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/control/live"
 	"github.com/dspgate/dspgate/control/probe"
 	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/ratelimit/redisshare"
@@ -239,9 +240,10 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	hub := live.NewHub()
 	prober := probe.New(probe.Config{Allow: cfg.ChecksAllow})
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Policies: policing.desk, Signals: policing.signals(), Protected: policing, Prober: prober,
+		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Policies: policing.desk, Signals: policing.signals(), Protected: policing, Prober: prober, Live: hub,
 		Decisions: found, Uses: limitUses(redisshare.New(records, redisshare.Options{}), kept), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})
@@ -294,7 +296,10 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if usage != nil {
 		g.Go(func() error { usage.Run(inner); return nil })
 	}
+	feed := control.Feed{Hub: hub, Register: register, Changes: store.Changes, Tail: kept.Tail, Signals: policing.signals().Latest, Log: log}
+	g.Go(func() error { feed.Run(inner); return nil })
 	srv := control.NewHTTPServer(front, log)
+	srv.RegisterOnShutdown(hub.Close)
 	g.Go(func() error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("control plane API: %w", err)
@@ -357,7 +362,7 @@ func auditStore(ctx context.Context, mirror *registry.Mirror, every time.Duratio
 // decisions finds decision records for the API.
 func decisions(s *redisrecord.Store) control.Decisions {
 	return control.Decisions{
-		Find: s.Find, Each: s.Each,
+		Find: s.Find, Each: s.Each, Tail: s.Tail,
 		Denials: func(ctx context.Context, products []string, holder registry.ABN, limit int) ([]authz.Record, error) {
 			return s.Recent(ctx, redisrecord.Filter{Products: products, Holder: holder}, limit)
 		},

@@ -158,6 +158,8 @@ type Request struct {
 	IfMatch string // an ETag
 	// Raw is a file to send instead of Body.
 	Raw []byte
+	// After is the event heard last, of a stream that is gone on with.
+	After string
 }
 
 // Path joins path segments, escaping each.

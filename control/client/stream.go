@@ -70,6 +70,9 @@ func (c *Client) open(ctx context.Context, r Request, body io.Reader) (*http.Res
 	if body != nil {
 		req.Header.Set("Content-Type", "application/octet-stream")
 	}
+	if r.After != "" {
+		req.Header.Set("Last-Event-ID", r.After)
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(ctx, err)

@@ -192,6 +192,7 @@ func (c *console) routes() {
 	certifyPages(mine)
 	assessPages(mine)
 	incidentPages(open, mine)
+	eventPages(mine)
 	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("/", func(*visit) error { return &apiError{Status: http.StatusNotFound, Detail: "There is no such page."} })
 }

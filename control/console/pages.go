@@ -252,6 +252,9 @@ func (v *visit) frame(title string) frame {
 		add("/console/decisions", "Refused calls")
 		add("/console/people", "People")
 	}
+	if mayFollow(a) {
+		add("/console/live", "Live")
+	}
 	if a.Permissions != 0 {
 		add("/console/tokens", "API tokens")
 	} else {

@@ -27,6 +27,7 @@ import (
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/control/console"
+	"github.com/dspgate/dspgate/control/live"
 	"github.com/dspgate/dspgate/control/signin"
 	"github.com/dspgate/dspgate/internal/sandboxop"
 	"github.com/dspgate/dspgate/registry"
@@ -70,6 +71,9 @@ type World struct {
 	Sidecar  *registrytest.Link // the one sidecar's to the store
 	// Records are the decision records that there are.
 	Records map[authz.DecisionID]authz.Record
+	// Calls is what the sidecars decide from now on; Live tells of it, and of all else.
+	Calls *Tape
+	Live  *live.Hub
 
 	t testing.TB
 }
@@ -77,21 +81,22 @@ type World struct {
 // New starts a world that ends with the test.
 func New(t testing.TB) *World {
 	t.Helper()
-	w := &World{t: t, Sessions: &Sessions{}, Records: map[authz.DecisionID]authz.Record{}}
+	w := &World{t: t, Sessions: &Sessions{}, Records: map[authz.DecisionID]authz.Record{}, Calls: &Tape{}, Live: live.NewHub()}
 	store, seal := registrytest.NewMemory(), registrytest.Sealer(t)
 	w.Sidecar = registrytest.NewLink(store)
 	mirror := registry.NewMirror(store, seal, registry.MirrorConfig{ID: "control", Incarnation: "1", Observer: true})
 	follower := registry.NewMirror(w.Sidecar, seal, registry.MirrorConfig{ID: "sidecar-1", Incarnation: "1", Poll: 50 * time.Millisecond, Short: time.Second, Long: 2 * time.Second})
 	audit := newAudit(t)
 	w.Register = registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: "control", ClaimTTL: time.Second, Journal: audit, Cases: slices.Concat(people.Types(), assurance.CaseTypes(), incident.CaseTypes(), casework.Types(), policy.CaseTypes())})
-	run(t, mirror.Run, follower.Run, w.Register.Run, audit.Run)
+	feed := control.Feed{Hub: w.Live, Register: w.Register, Changes: store.Changes, Tail: w.Calls.Tail, Every: 20 * time.Millisecond}
+	run(t, mirror.Run, follower.Run, w.Register.Run, audit.Run, func(ctx context.Context) error { feed.Run(ctx); return nil })
 
 	var front, provider atomic.Pointer[http.Handler] // each needs the other's address
 	late := func(h *atomic.Pointer[http.Handler]) *httptest.Server {
 		return httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { (*h.Load()).ServeHTTP(rw, r) }))
 	}
 	app, op := late(&front), late(&provider)
-	t.Cleanup(func() { app.CloseClientConnections(); app.Close(); op.Close() })
+	t.Cleanup(func() { w.Live.Close(); app.CloseClientConnections(); app.Close(); op.Close() })
 	w.URL, w.Provider = app.URL, op.URL
 	h, err := sandboxop.New(sandboxop.Config{Issuer: op.URL, ClientID: "console", ClientSecret: "s3cret", RedirectURI: app.URL + signin.PathCallback, Password: Password, People: People()})
 	must(t, err)
@@ -127,7 +132,7 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Policies: &policy.Desk{Register: w.Register, Incidents: incidents}, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit,
+	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Policies: &policy.Desk{Register: w.Register, Incidents: incidents}, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit, Live: w.Live,
 		Decisions: w.decisions()})
 	if err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
 "use strict";
-// The console works without this. It counts clocks down while a page is open.
+// The console works without this. It counts clocks down while a page is open,
+// and puts events on the page as they come.
 (function () {
   function left(ms) {
     const over = ms < 0, m = Math.floor(Math.abs(ms) / 60000), h = Math.floor(m / 60), d = Math.floor(h / 24);
@@ -17,4 +18,86 @@
     tick();
     setInterval(tick, 15000);
   }
+})();
+
+(function () {
+  const bar = document.querySelector("[data-live]");
+  if (!bar || !window.EventSource) { return; }
+  const status = bar.querySelector("[data-live-status]");
+  const list = document.querySelector("[data-live-list]");
+  const shownMax = 200;
+  const pages = { incident: "/console/incidents/", suspension: "/console/suspensions/", decision: "/console/decisions/" };
+  let source = null, waiting = [];
+  function row(topic, text, link, at) {
+    const li = document.createElement("li"), name = document.createElement("span"), what = document.createElement("span"), time = document.createElement("time");
+    li.className = "event " + topic;
+    name.className = "topic";
+    name.textContent = topic;
+    what.className = "what";
+    if (link) {
+      const a = document.createElement("a");
+      a.href = link;
+      a.textContent = text;
+      what.append(a);
+    } else {
+      what.textContent = text;
+    }
+    time.dateTime = at;
+    time.textContent = new Date(at).toISOString().slice(0, 19).replace("T", " ") + " UTC";
+    li.append(name, " ", what, " ", time);
+    return li;
+  }
+  function show() { // what came in one frame, at once
+    const empty = document.querySelector("[data-live-empty]");
+    if (empty) { empty.remove(); }
+    list.prepend.apply(list, waiting.slice(-shownMax).reverse());
+    waiting = [];
+    while (list.children.length > shownMax) { list.lastElementChild.remove(); }
+  }
+  function add(li) {
+    if (waiting.length === 0) { setTimeout(show, 100); }
+    waiting.push(li);
+    if (waiting.length > shownMax) { waiting.shift(); }
+  }
+  function tell(text, on) {
+    status.textContent = text;
+    status.className = on ? "on" : "off";
+  }
+  function begin() {
+    source = new EventSource(bar.dataset.live);
+    source.addEventListener("open", function () { tell("Live", true); });
+    source.addEventListener("error", function () {
+      if (source.readyState === EventSource.CLOSED) { tell("Not live: load the page again", false); } else { tell("Connecting again", false); }
+    });
+    ["incident", "signal", "suspension", "decision", "decisions", "sidecar"].forEach(function (topic) {
+      source.addEventListener(topic, function (event) {
+        const e = JSON.parse(event.data);
+        const link = pages[topic] && e.data && e.data.id ? pages[topic] + encodeURIComponent(e.data.id) : "";
+        add(row(topic, e.text, link, e.at));
+      });
+    });
+    source.addEventListener("gap", function (event) {
+      const gap = JSON.parse(event.data);
+      const why = { slow: "this browser was too slow", late: "it was away for too long", restarted: "the control plane began anew" }[gap.reason] || gap.reason;
+      add(row("gap", (gap.missed ? gap.missed + " events are" : "Events are") + " missing here: " + why, "", new Date().toISOString()));
+    });
+  }
+  const pause = document.createElement("button");
+  pause.type = "button";
+  pause.className = "quiet";
+  pause.textContent = "Pause";
+  pause.addEventListener("click", function () {
+    if (source) {
+      source.close();
+      source = null;
+      tell("Paused", false);
+      pause.textContent = "Go on";
+    } else {
+      pause.textContent = "Pause";
+      begin();
+    }
+  });
+  bar.append(pause);
+  tell("Connecting", false);
+  begin();
 })();
