@@ -99,13 +99,13 @@ type editionBody struct {
 	Terms         string        `json:"terms,omitempty" maxLength:"20000"`
 	Declaration   string        `json:"declaration,omitempty" maxLength:"4000"`
 	Effective     registry.Time `json:"effective_at,omitempty" doc:"Of terms; left out: at once."`
-	GraceDays     uint16        `json:"grace_days,omitempty" maximum:"3650" doc:"Of terms: how long those who accepted earlier ones have."`
+	GraceDays     int           `json:"grace_days,omitempty" minimum:"0" maximum:"3650" doc:"Of terms: how long those who accepted earlier ones have."`
 	Note          string        `json:"note,omitempty" maxLength:"500" doc:"What changes, for people."`
 	Reason        string        `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
 func (s *server) proposeEdition(c *call, in *editionBody) (answer, error) {
-	e := edition.Edition{Of: in.Of, Version: in.Version, Note: in.Note, Catalogue: in.Catalogue, Questionnaire: in.Questionnaire, Effective: in.Effective, GraceDays: int(in.GraceDays)}
+	e := edition.Edition{Of: in.Of, Version: in.Version, Note: in.Note, Catalogue: in.Catalogue, Questionnaire: in.Questionnaire, Effective: in.Effective, GraceDays: in.GraceDays}
 	if in.Of == edition.TermsOf {
 		e.Terms = &edition.Terms{Version: in.Version, Terms: in.Terms, Declaration: in.Declaration}
 	}
