@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 	_ "time/tzdata" // the zones of off-hours, also where the system has none
 
@@ -35,8 +36,8 @@ type watchingConfig struct {
 	Zone string `yaml:"zone"`
 	// ProtectedFile lists the protected clients by their keyed hash, as decision
 	// records show it (client_hash, subject_hash): one a line, 32 hexadecimal
-	// digits; what follows a # is a comment. It is read again every minute. Default
-	// "": none.
+	// digits; what follows a # is a comment. It is read again every minute, and
+	// counts beside the list of the control plane. Default "": none.
 	ProtectedFile string `yaml:"protected_file"`
 }
 
@@ -74,7 +75,13 @@ type watching struct {
 	cfg       watchingConfig
 	collector *anomaly.Collector
 	reporter  *anomaly.Reporter
+	fleet     *redisfleet.Fleet
 	log       *slog.Logger
+
+	// Of the goroutine that runs: the protected clients of the file and of the
+	// control plane, whose list has a version.
+	ofFile, ofFleet []anomaly.Hash
+	version         int64
 }
 
 // watchCallers makes the sidecar's part, nil when it is off. It needs s.records.
@@ -87,12 +94,12 @@ func (s *sidecar) watchCallers() (*watching, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watching{cfg: cfg, log: s.log, collector: anomaly.NewCollector(anomaly.CollectorConfig{Subjects: cfg.Subjects, Zone: zone})}
+	w := &watching{cfg: cfg, log: s.log, fleet: redisfleet.New(s.records, redisfleet.Options{}), collector: anomaly.NewCollector(anomaly.CollectorConfig{Subjects: cfg.Subjects, Zone: zone})}
 	if err := w.protect(); err != nil {
 		return nil, usageError("%v", err)
 	}
 	w.reporter = &anomaly.Reporter{
-		Collector: w.collector, Board: &anomaly.Board{}, Link: redisfleet.New(s.records, redisfleet.Options{}),
+		Collector: w.collector, Board: &anomaly.Board{}, Link: w.fleet,
 		Sidecar: s.cfg.ID, Every: cfg.Every, Log: s.log,
 	}
 	return w, registerAll(s.metrics,
@@ -129,19 +136,47 @@ func (w *watching) consumers() []accesslog.Consumer {
 func (w *watching) run(ctx context.Context) {
 	done := make(chan struct{})
 	go func() { defer close(done); w.reporter.Run(ctx) }()
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	for {
+	file, fleet := time.NewTicker(time.Minute), time.NewTicker(protectedEvery)
+	defer file.Stop()
+	defer fleet.Stop()
+	for told := ""; ; {
+		var err error
 		select {
 		case <-ctx.Done():
 			<-done
 			return
-		case <-tick.C:
-			if err := w.protect(); err != nil {
+		case <-file.C:
+			err = w.protect()
+		case <-fleet.C:
+			err = w.protectFleet(ctx)
+		}
+		text := ""
+		if err != nil && ctx.Err() == nil {
+			if text = err.Error(); text != told {
 				w.log.ErrorContext(ctx, "protected clients not read, those from before stay", "err", err)
 			}
 		}
+		told = text
 	}
+}
+
+// protectedEvery is how often the version of the control plane's list is looked at.
+const protectedEvery = 2 * time.Second
+
+// protectFleet reads the control plane's list, when it has changed.
+func (w *watching) protectFleet(ctx context.Context) error {
+	v, err := w.fleet.ProtectedVersion(ctx)
+	if err != nil || v == w.version || v == 0 {
+		return err // a list that has gone is no order to forget it
+	}
+	version, hashes, err := w.fleet.Protected(ctx)
+	if err != nil {
+		return err
+	}
+	w.version, w.ofFleet = version, hashes
+	w.collector.Protect(slices.Concat(w.ofFile, w.ofFleet))
+	w.log.InfoContext(ctx, "protected clients read", "version", w.version, "clients", len(w.ofFleet))
+	return nil
 }
 
 // protect reads the protected clients.
@@ -161,7 +196,8 @@ func (w *watching) protect() error {
 	if err != nil {
 		return fmt.Errorf("protected_file %s: %w", w.cfg.ProtectedFile, err)
 	}
-	w.collector.Protect(hashes)
+	w.ofFile = hashes
+	w.collector.Protect(slices.Concat(w.ofFile, w.ofFleet))
 	return nil
 }
 
