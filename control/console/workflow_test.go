@@ -2,15 +2,17 @@ package console_test
 
 import (
 	"bytes"
-	"fmt"
 	"mime/multipart"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control/controltest"
+	"github.com/dspgate/dspgate/registry"
 )
 
 const assessor2 = "assessor2@agency.example"
@@ -306,16 +308,7 @@ func TestQuestionsOverTheConsole(t *testing.T) {
 	asa := w.Browser(assessor)
 	// A Draft: the assessor fills it in for its developer.
 	dev := w.Browser(newcomer)
-	does(t, dev, "/console/apply", whole, 200)
-	does(t, dev, "/console/registrations/56000001313/submit", url.Values{"terms": {"2026.1"}, "name": {"Nia"}, "accept": {"yes"}, "declare": {"yes"}}, 200)
-	reg := w.Browser(registrar)
-	for _, c := range []string{"authority entity", "legitimate-business entity", "tax-obligations entity", "compliance-behaviour entity", "criminal-history P1", "bankruptcy P1"} {
-		var name, of string
-		fmt.Sscan(c, &name, &of)
-		does(t, reg, "/console/registrations/56000001313/checks", url.Values{"check": {name}, "subject": {of}, "outcome": {"pass"}, "source": {"seen"}}, 200)
-	}
-	body := does(t, reg, "/console/registrations/56000001313/admit", nil, 200, "Registered")
-	product := regexp.MustCompile(`/console/certifications/(FP-\d+)`).FindStringSubmatch(body)[1]
+	product := registered(t, w, dev)
 	page := "/console/certifications/" + product
 	wants(t, dev, "/console/certifications", 200, product, "Possum Books")
 	does(t, dev, page+"/deployment", url.Values{"service": {"as.0004.submit"}, "commercial": {"yes"}, "records": {"many"}}, 422, "Client records: write a whole number")
@@ -339,4 +332,152 @@ func TestQuestionsOverTheConsole(t *testing.T) {
 		t.Errorf("a file for a question: %d %s", status, problem(body))
 	}
 	wants(t, asa, page+"/questions", 200, "The sign-in.")
+}
+
+// registered takes a newcomer's business through its registration, and gives its product.
+func registered(t *testing.T, w *controltest.World, dev *controltest.Browser) string {
+	t.Helper()
+	const page = "/console/registrations/56000001313"
+	does(t, dev, "/console/apply", whole, 200)
+	does(t, dev, page+"/submit", url.Values{"terms": {"2026.1"}, "name": {"Nia"}, "accept": {"yes"}, "declare": {"yes"}}, 200)
+	reg := w.Browser(registrar)
+	for _, c := range []string{"authority entity", "legitimate-business entity", "tax-obligations entity", "compliance-behaviour entity", "criminal-history P1", "bankruptcy P1"} {
+		name, of, _ := strings.Cut(c, " ")
+		does(t, reg, page+"/checks", url.Values{"check": {name}, "subject": {of}, "outcome": {"pass"}, "source": {"seen"}}, 200)
+	}
+	body := does(t, reg, page+"/admit", nil, 200, "Registered")
+	m := regexp.MustCompile(`/console/certifications/(FP-\d+)`).FindStringSubmatch(body)
+	if m == nil {
+		t.Fatal("no product was entered")
+	}
+	return m[1]
+}
+
+var (
+	questionStart = regexp.MustCompile(`<div class="question (\w+)" id="q-([^"]+)"`)
+	choiceValue   = regexp.MustCompile(`type="(radio|checkbox)" name="a-[^"]+" value="([^"]+)"`)
+	pieceValue    = regexp.MustCompile(`name="e-[^"]+" value="([^"]+)"`)
+)
+
+// answersAll answers what does not pass, by trying, as somebody does who reads
+// the marks.
+func answersAll(t *testing.T, dev *controltest.Browser, page string) {
+	t.Helper()
+	body := wants(t, dev, page+"/questions", 200)
+	for try := range 30 {
+		forms := map[string]url.Values{} // by requirement
+		starts := questionStart.FindAllStringSubmatchIndex(body, -1)
+		left := 0
+		for i, s := range starts {
+			end := len(body)
+			if i+1 < len(starts) {
+				end = starts[i+1][0]
+			}
+			block, mark, id := body[s[0]:end], body[s[2]:s[3]], body[s[4]:s[5]]
+			if mark != "open" && mark != "fail" {
+				continue
+			}
+			left++
+			requirement, _, _ := strings.Cut(id, ".")
+			if forms[requirement] == nil {
+				forms[requirement] = url.Values{"requirement": {requirement}}
+			}
+			form := forms[requirement]
+			form.Add("q", id)
+			for _, e := range pieceValue.FindAllStringSubmatch(block, -1) {
+				form.Add("e-"+id, e[1])
+			}
+			all := choiceValue.FindAllStringSubmatch(block, -1)
+			switch {
+			case len(all) == 0 && strings.Contains(block, `inputmode="numeric"`):
+				form.Set("a-"+id, []string{"0", "12", "24", "1", "100"}[try%5])
+			case len(all) == 0 && strings.Contains(block, `type="date"`):
+				form.Set("a-"+id, time.Now().AddDate(0, []int{-1, 10}[try%2], 0).Format(time.DateOnly))
+			case len(all) == 0 && strings.Contains(block, `type="url"`):
+				form.Set("a-"+id, "https://api.possum.example/")
+			case len(all) == 0:
+				form.Set("a-"+id, "As our handbook says, reviewed each quarter.")
+			case all[0][1] == "checkbox" && try%2 == 0:
+				for _, c := range all {
+					form.Add("a-"+id, c[2])
+				}
+			default:
+				form.Set("a-"+id, all[try%len(all)][2])
+			}
+		}
+		if left == 0 {
+			return
+		}
+		for _, form := range forms {
+			body = does(t, dev, page+"/questions", form, 200)
+		}
+	}
+	t.Fatal("the questions never end")
+}
+
+// TestFromTheApplicationToTheWhitelistByForms: a developer, a registrar and two
+// assessors bring a product into production, by the pages' forms alone; nobody
+// does it alone, and nothing is skipped.
+func TestFromTheApplicationToTheWhitelistByForms(t *testing.T) {
+	w := controltest.New(t)
+	dev, asa, ari := w.Browser(newcomer), w.Browser(assessor), w.Browser(assessor2)
+	product := registered(t, w, dev)
+	page := "/console/certifications/" + product
+	services := []string{"as.0004.submit", "as.0004.get"} // the second has a high rating
+	does(t, dev, page+"/deployment", url.Values{"service": services, "commercial": {"yes"}, "records": {"1200"}}, 200)
+	for typ, file := range map[string]string{
+		"certificate": "%PDF-1.7\ncertificate", "policy": "%PDF-1.7\npolicy", "screenshot": "%PDF-1.7\nscreens", "sample-log": "10:00 u1 login yes\n", "scan-report": "TLS 1.3 only\n",
+		"diagram": "%PDF-1.7\ndiagram", "attestation": "We attest it.\n", "test-report": "All passed.\n", "self-assessment": "{}\n",
+	} {
+		fields := map[string]string{"type": typ}
+		if typ == "certificate" {
+			fields["expires"] = time.Now().AddDate(0, 9, 0).Format(time.DateOnly)
+		}
+		if status, body := hands(t, w, dev, product, fields, "file", []byte(file)); status != 200 {
+			t.Fatalf("%s: %d %s", typ, status, problem(body))
+		}
+	}
+	answersAll(t, dev, page)
+	does(t, dev, page+"/submit", url.Values{"name": {"Nia"}}, 422, "Make the declaration")
+	does(t, dev, page+"/submit", url.Values{"name": {"Nia"}, "true": {"yes"}}, 200, "Signed by <strong>Nia", "Verify the self-certification")
+
+	wants(t, asa, "/console/assessments", 200, "Possum Books", "first-time registrant")
+	body := does(t, asa, page+"/start-verification", nil, 200, "In verification")
+	vr := regexp.MustCompile(`/console/verifications/VR-[\d.]+`).FindString(body)
+	tests := regexp.MustCompile(`name="requirement" value="([^"]+)"`).FindAllStringSubmatch(wants(t, asa, vr, 200), -1)
+	if vr == "" || len(tests) < 10 {
+		t.Fatalf("%q has %d tests", vr, len(tests))
+	}
+	for _, x := range tests {
+		does(t, asa, vr+"/tests", url.Values{"requirement": {x[1]}, "method": {"documents-read"}, "outcome": {"pass"}}, 200)
+	}
+	does(t, asa, vr+"/close", url.Values{"summary": {"Looked at all of it."}}, 200, "closed")
+
+	record := func(text string, env registry.Environment, service string) string {
+		id, err := authz.ParseDecisionID(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Records[id] = authz.Record{ID: id, At: registry.At(time.Now()), ProductID: product, Reason: authz.OK, Environment: env, Service: service}
+		return id.String()
+	}
+	runs := []string{record("00000000000000000000000001", registry.EVTE, services[0]), record("00000000000000000000000002", registry.EVTE, services[1])}
+	pilot := url.Values{"clients": {"65 000 000 101\n31000000202"}, "service": services}
+	does(t, asa, page+"/pilot", pilot, 409, "no conformance run in EVTE")
+	does(t, dev, page+"/conformance-runs", url.Values{"decisions": {strings.Join(runs, "\n")}}, 200, "shown: as.0004.submit, as.0004.get")
+	does(t, asa, page+"/approve-high-risk", url.Values{"service": {services[1]}}, 200, "You approved as.0004.get yourself")
+	does(t, asa, page+"/pilot", pilot, 422, "another assessor must approve")
+	does(t, ari, page+"/pilot", pilot, 200, "Pilot (PVT)", "65 000 000 101, 31 000 000 202")
+	does(t, ari, page+"/approve", url.Values{"service": services}, 409, "the pilot has not shown")
+	real := []string{record("00000000000000000000000003", registry.PROD, services[0]), record("00000000000000000000000004", registry.PROD, services[1])}
+	does(t, dev, page+"/scenarios", url.Values{"decisions": {strings.Join(real, " ")}}, 200, "as.0004.submit, as.0004.get")
+	does(t, ari, page+"/approve", url.Values{"service": services}, 200, "Whitelisted")
+	v, err := w.Register.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := v.Product(product); p == nil || p.Certification.State != registry.CertWhitelisted || p.Entitled(services[1], registry.PROD) == nil {
+		t.Errorf("in the register: %+v", p)
+	}
+	wants(t, dev, page, 200, "Whitelisted", "Valid because")
 }
