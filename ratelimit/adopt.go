@@ -217,10 +217,12 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	defer a.mu.Unlock()
 	s := &a.sync
 	s.inflight = false
-	if a.period != it.Period || a.dead {
-		return // a new day has begun meanwhile
+	if a.dead {
+		return
 	}
-	a.fit(nil, at)
+	if a.fit(nil, at); a.period != it.Period {
+		return // a new day has begun meanwhile: what was lent is the old one's
+	}
 	a.standing, a.epoch = false, r.Epoch
 	if it.Spent < 0 {
 		a.forgot = false

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -174,5 +175,41 @@ func TestAClockThatJumpsGivesNoQuotaTwice(t *testing.T) {
 	}
 	if perDay["2026-04-30"] != 5 || perMonth["2026-04"] != 8 {
 		t.Errorf("of the first day and month %d and %d passed, want all of 5 and 8", perDay["2026-04-30"], perMonth["2026-04"])
+	}
+}
+
+// nowhere is a pool that is never asked.
+type nowhere struct{}
+
+func (nowhere) Sync(context.Context, *Request) (*Reply, error) { panic("asked") }
+
+// What is lent of a day's quota at its end, and arrives when the next day has
+// begun, is not the next day's.
+func TestWhatIsLentAtMidnightStaysInItsDay(t *testing.T) {
+	l, err := New(Options{ID: "s", Pool: nowhere{}, Elapsed: func() time.Duration { return time.Hour }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.part.Store(&part{Parts: 1, gen: 1})
+	l.lease.Store(&lease{heldUntil: 2 * time.Hour, standUntil: 2 * time.Hour})
+	quota := &Limit{ID: "q", Version: 1, Kind: QuotaDay, Amount: 1000}
+	late := utc(t, "2026-03-10T23:59:59.9Z")
+	var out Outcome
+	if !l.Spend(&Query{Elapsed: time.Hour, Now: late}, []*Limit{quota}, &out) {
+		t.Fatal("refused the first call")
+	}
+	a := l.lookup("q")
+	asked := &Item{ID: "q", Period: "2026-03-10", Kind: QuotaDay, Version: 1, Total: quota.Total(), Held: a.Share, Ask: 500 * Micro, Open: 500 * Micro}
+	answer := &ItemReply{Epoch: 7, Version: 1, Total: quota.Total(), Held: Share{Cap: a.Cap + 500*Micro}, Granted: 500 * Micro}
+	at := l.instantAt(time.Hour, late.Add(time.Second))
+	l.credit(a, asked, answer, &at)
+	passed := 0
+	for range 1000 {
+		if l.Spend(&Query{Elapsed: time.Hour, Now: late.Add(time.Second)}, []*Limit{quota}, &out) {
+			passed++
+		}
+	}
+	if want := 10; passed != want {
+		t.Errorf("%d passed after midnight, want the %d of the new day's standing part", passed, want)
 	}
 }
