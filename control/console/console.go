@@ -193,6 +193,7 @@ func (c *console) routes() {
 	assessPages(mine)
 	incidentPages(open, mine)
 	eventPages(mine)
+	signalPages(mine)
 	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("/", func(*visit) error { return &apiError{Status: http.StatusNotFound, Detail: "There is no such page."} })
 }

@@ -237,6 +237,9 @@ func (v *visit) frame(title string) frame {
 		add("/console/entities", "Entities")
 		add("/console/products", "Products")
 		add("/console/incidents", "Incidents")
+		if mayWatch(a) {
+			add("/console/signals", "Signals")
+		}
 		add("/console/suspensions", "Suspensions")
 		add("/console/sidecars", "Sidecars")
 		f.workNav(a, add)

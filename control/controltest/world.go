@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
@@ -73,7 +74,9 @@ type World struct {
 	Records map[authz.DecisionID]authz.Record
 	// Calls is what the sidecars decide from now on; Live tells of it, and of all else.
 	Calls *Tape
-	Live  *live.Hub
+	// Signals are what the watcher told, the latest first; set before anybody looks.
+	Signals []anomaly.Signal
+	Live    *live.Hub
 
 	t testing.TB
 }
@@ -133,6 +136,7 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 		return nil, err
 	}
 	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Policies: &policy.Desk{Register: w.Register, Incidents: incidents}, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit, Live: w.Live,
+		Signals:   control.Signals{Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.Signals, nil }},
 		Decisions: w.decisions()})
 	if err != nil {
 		return nil, err

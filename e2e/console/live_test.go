@@ -7,6 +7,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control/controltest"
 	"github.com/dspgate/dspgate/registry"
@@ -54,6 +55,16 @@ func TestEventsAreSeenLive(t *testing.T) {
 	}
 	officer.look(source, "live")
 	dev.look(source, "live-of-developer")
+	officer.visit("/console/signals")
+	officer.sees("No alarm waits to be judged")
+	w.Signals = []anomaly.Signal{{Subject: anomaly.Subject{Kind: anomaly.ClientApp, ID: "fp-1003-prod"}, Name: anomaly.SignalPersons, At: now, P: 1e-6, Value: 812, Newcomer: true,
+		Reasons: []string{"812 where about 4 is usual at this hour of the week", "values like 812 have hardly ever been seen"}}}
+	w.Alarm("FP-1003", "812 where about 4 is usual at this hour of the week")
+	officer.visit("/console/signals")
+	officer.look(source, "signals")
+	officer.submit("article.alarm form")
+	officer.sees("No alarm waits to be judged")
+	officer.visit("/console/live")
 	officer.do(chromedp.Click(chromedp.CSS("[data-live] button")))
 	officer.sees("Paused")
 	officer.visit("/console/live?topic=suspension")

@@ -1,0 +1,27 @@
+package controltest
+
+import (
+	"time"
+
+	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/policy"
+	"github.com/dspgate/dspgate/registry"
+)
+
+// Alarm has a policy in shadow raise an alarm about a product, as the engine
+// would on a signal.
+func (w *World) Alarm(product, reason string) {
+	w.t.Helper()
+	v, err := w.Register.View()
+	must(w.t, err)
+	desk := &policy.Desk{Register: w.Register}
+	rule := policy.Rule{When: policy.Condition{Signals: []string{"persons"}, Surprise: 3}, Then: policy.Countermeasure{Do: policy.Suspend, Minutes: 30}}
+	_, err = desk.Propose(w.t.Context(), registry.Actor{Name: "operator2@agency.example", Permissions: registry.PermOperator}, "enumeration", "slow enumeration", rule, registry.Meta{})
+	must(w.t, err)
+	s, now := anomaly.Subject{Kind: anomaly.Product, ID: product}, time.Now()
+	_, err = desk.Act(w.t.Context(), &policy.Match{
+		Active:  policy.Active{Policy: "enumeration", Version: 1, Shadow: true, Rule: rule},
+		Subject: s, Facts: policy.FactsOf(v, s), At: now, First: now.Add(-5 * time.Minute), Signals: []string{"persons"}, Reasons: []string{reason},
+	}, func(string) float64 { return 1 })
+	must(w.t, err)
+}
