@@ -27,17 +27,23 @@ func startCrew(t *testing.T, n int) *crew {
 	start := time.Now()
 	c := &crew{elapsed: func() time.Duration { return time.Since(start) + time.Hour }, pool: ratelimittest.NewPool()}
 	for i := range n {
-		k := &wire{pool: c.pool, up: &gate{}, rng: rand.New(rand.NewPCG(uint64(i), 3))}
-		l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Pool: k, Elapsed: c.elapsed})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(context.Background())
-		c.nodes, c.wires, c.stops = append(c.nodes, l), append(c.wires, k), append(c.stops, stop)
-		c.running.Go(func() { _ = l.Run(ctx) })
+		c.begin(t, i, false)
 	}
 	time.Sleep(3 * time.Second)
 	return c
+}
+
+// begin starts one more sidecar, of the name of the ith; alone: it knows that
+// whoever had the name before has ended.
+func (c *crew) begin(t *testing.T, i int, alone bool) {
+	k := &wire{pool: c.pool, up: &gate{}, rng: rand.New(rand.NewPCG(uint64(len(c.nodes)), 3))}
+	l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Alone: alone, Pool: k, Elapsed: c.elapsed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c.nodes, c.wires, c.stops = append(c.nodes, l), append(c.wires, k), append(c.stops, stop)
+	c.running.Go(func() { _ = l.Run(ctx) })
 }
 
 func (c *crew) kill(i int) {
@@ -133,4 +139,28 @@ func TestAQuotaIsSpentToTheLastRequest(t *testing.T) {
 			t.Errorf("%d of %d passed", passed, amount)
 		}
 	})
+}
+
+// A sidecar may spend its standing part of a limit and die before it can say so:
+// its successor is told that the part may be spent, and begins with nothing of it.
+func TestASuccessorHasNoPartThatMayBeSpent(t *testing.T) {
+	told := func(plant ratelimittest.Fault) bool {
+		pool := ratelimittest.NewPool()
+		pool.Plant = plant
+		first, err := pool.Sync(t.Context(), &rl.Request{Seat: "s", Beat: 1, Born: 1000})
+		if err != nil || first.Parts != 1 || first.Spent {
+			t.Fatalf("the first of its name: %+v, %v", first, err)
+		}
+		next, err := pool.Sync(t.Context(), &rl.Request{Seat: "s", Beat: 1, Born: 2000, Dead: true})
+		if err != nil || next.Parts != 1 || next.Tenure == first.Tenure {
+			t.Fatalf("its successor: %+v, %v", next, err)
+		}
+		return next.Spent
+	}
+	if !told(ratelimittest.None) {
+		t.Error("the successor was not told")
+	}
+	if told(ratelimittest.FullSpentParts) {
+		t.Error("the planted fault is none")
+	}
 }

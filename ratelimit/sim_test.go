@@ -575,7 +575,6 @@ func TestSimulationCatchesPlantedFaults(t *testing.T) {
 		"spends what was closed": {m: hidesOpen}, "returns what was open": {p: ratelimittest.ReturnOpen},
 		"lends twice": {p: ratelimittest.LendTwice}, "obeys late requests": {p: ratelimittest.IgnoreBeat},
 		"trusts claims": {p: ratelimittest.TrustClaims}, "returns what the dead held": {p: ratelimittest.ReturnDead},
-		"full parts after a crash": {p: ratelimittest.FullSpentParts},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(200) {
