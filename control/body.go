@@ -44,6 +44,17 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return b, nil
 }
 
+// plainBody tells whether a body is sent as it is. A compressed one is not looked
+// into: how large it would become is for its sender to say.
+func plainBody(r *http.Request) bool {
+	for _, coding := range r.Header.Values("Content-Encoding") {
+		if !strings.EqualFold(strings.TrimSpace(coding), "identity") {
+			return false
+		}
+	}
+	return true
+}
+
 func checkMediaType(header string) error {
 	media, params, err := mime.ParseMediaType(header)
 	if err != nil || media != "application/json" {

@@ -104,6 +104,9 @@ func (s *server) exportProducts(c *call) (answer, error) {
 	if format == string(intake.JSON) {
 		media = "application/x-ndjson"
 	}
+	if c.unchanged(fmt.Sprintf(`"%d-%s-%s"`, c.view.Revision, format, c.actor.Entity)) {
+		return answer{}, nil
+	}
 	all := s.lists.products.get(c.view, (*registry.View).Products)
 	if err := s.noteReadingOf(c, "products/all"); err != nil {
 		return answer{}, err

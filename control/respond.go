@@ -28,6 +28,7 @@ var (
 	errTooLarge         = fmt.Errorf("the body is larger than %d bytes", bodyBytesMax)
 	errEvidenceTooLarge = fmt.Errorf("%w: evidence has at most %d MiB", assurance.ErrTooLarge, certification.EvidenceBytesMax>>20)
 	errMediaType        = errors.New("send the body as application/json")
+	errEncoded          = errors.New("send the body as it is, without Content-Encoding")
 	errMethod           = errors.New("this address does not answer that method")
 	errKeyReused        = errors.New("this Idempotency-Key was used for another request: make a new key")
 	errBusy             = errors.New("too many requests at once: try again in a second")
@@ -128,7 +129,7 @@ func judge(err error) verdict {
 		return verdict{status: http.StatusBadRequest, code: "malformed"}
 	case errors.Is(err, errTooLarge), errors.Is(err, assurance.ErrTooLarge):
 		return verdict{status: http.StatusRequestEntityTooLarge, code: "body-too-large"}
-	case errors.Is(err, errMediaType):
+	case errors.Is(err, errMediaType), errors.Is(err, errEncoded):
 		return verdict{status: http.StatusUnsupportedMediaType, code: "unsupported-media-type"}
 	case errors.Is(err, errMethod):
 		return verdict{status: http.StatusMethodNotAllowed, code: "method-not-allowed"}

@@ -333,6 +333,9 @@ func (s *server) serve(c *call, methods map[string]*route) error {
 	if err := s.admit(c); err != nil {
 		return err
 	}
+	if rt.command() && !plainBody(c.r) {
+		return errEncoded
+	}
 	switch {
 	case rt.media != "":
 		_, err := rt.handle(c)

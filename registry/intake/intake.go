@@ -90,12 +90,9 @@ func (im *Importer) Run(ctx context.Context, a registry.Actor, file io.Reader, o
 	}
 	r := &run{Importer: im, ctx: ctx, actor: a, opt: opt, seen: map[string]int{}, owners: map[registry.ABN]parsed{}}
 	for {
-		batch, reports, err := r.read(lines)
-		if err != nil {
-			return sum, err
-		}
-		if len(reports) == 0 {
-			return sum, nil
+		batch, reports, broke := r.read(lines)
+		if broke != nil && !errors.Is(broke, registry.ErrInvalid) || len(reports) == 0 {
+			return sum, broke
 		}
 		if err := r.enter(batch, reports); err != nil {
 			return sum, err
@@ -107,6 +104,9 @@ func (im *Importer) Run(ctx context.Context, a registry.Actor, file io.Reader, o
 		if err := report(reports); err != nil {
 			return sum, err
 		}
+		if broke != nil { // what could be read is in
+			return sum, broke
+		}
 	}
 }
 
@@ -116,7 +116,8 @@ type entry struct {
 	at int
 }
 
-// read takes the next lines in; those that are wrong in themselves are refused.
+// read takes the next lines in; those that are wrong in themselves are refused. With
+// an error that is ErrInvalid nothing more can be read of the file.
 func (r *run) read(lines reader) (batch []entry, reports []Report, err error) {
 	for len(reports) < batchLines {
 		l, n, err := lines.next()
@@ -125,7 +126,7 @@ func (r *run) read(lines reader) (batch []entry, reports []Report, err error) {
 		}
 		var bad *lineError
 		if err != nil && !errors.As(err, &bad) {
-			return nil, nil, err
+			return batch, reports, err
 		}
 		if n < r.opt.FromLine {
 			continue

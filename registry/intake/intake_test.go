@@ -318,3 +318,105 @@ func TestGuard(t *testing.T) {
 		}
 	})
 }
+
+// endlessReader gives the same bytes for ever, after some others, and counts them.
+type endlessReader struct {
+	first string
+	b     byte
+	given int
+}
+
+func (r *endlessReader) Read(p []byte) (int, error) {
+	if r.first != "" {
+		n := copy(p, r.first)
+		r.first = r.first[n:]
+		return n, nil
+	}
+	for i := range p {
+		p[i] = r.b
+	}
+	r.given += len(p)
+	return len(p), nil
+}
+
+// A line without an end, by malice or by a quote that was left open, ends the
+// import there; what came before it is in, and no more of it is held than a little.
+func TestALineWithoutAnEnd(t *testing.T) {
+	a := abns(1)[0]
+	good := header + "OLD-1,n," + a + ",Quoll,D,,1,,no,\n"
+	for name, c := range map[string]struct {
+		format intake.Format
+		first  string
+		lines  int
+	}{
+		"a cell":           {intake.CSV, good + "OLD-2,", 1},
+		"an open quote":    {intake.CSV, good + `OLD-2,"`, 1},
+		"a header":         {intake.CSV, "product_id,", 0},
+		"a JSON text":      {intake.JSON, `{"product_id":"OLD-1","name":"n","owner_abn":"` + a + `","owner_name":"Quoll","roles":["D"],"scenario":1}` + "\n" + `{"name":"`, 1},
+		"spaces":           {intake.JSON, " ", 0},
+		"spaces, later on": {intake.JSON, "[ ", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			r := &endlessReader{first: c.first, b: 'x'}
+			if strings.HasPrefix(name, "spaces") {
+				r.b = ' '
+			}
+			var got []intake.Report
+			_, err := w.in.Run(t.Context(), importer, r, intake.Options{Format: c.format}, func(all []intake.Report) error { got = append(got, all...); return nil })
+			if !errors.Is(err, registry.ErrInvalid) || len(got) != c.lines {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if c.lines > 0 && !strings.Contains(err.Error(), "line 2") {
+				t.Errorf("does not say where: %v", err)
+			}
+			if r.given > 4<<20 {
+				t.Errorf("read %d bytes", r.given)
+			}
+		})
+	}
+}
+
+// Every line that is wrong in itself is refused by its number, and keeps no other out.
+func TestHostileLines(t *testing.T) {
+	w := newWorld(t)
+	a := abns(1)[0]
+	file := header
+	lines := []struct{ line, pointer string }{
+		{"OLD-1,n," + a + ",Quoll,D,,1,,no,", ""},
+		{"OLD-2,\xff\xfe," + a + ",Quoll,D,,1,,no,", "/name"},
+		{"OLD-3," + strings.Repeat("x", 70_000) + "," + a + ",,,,1,,no,", "*"},
+		{"OLD-4,a\x00b," + a + ",,,,1,,no,", "/name"},
+		{"OLD-5,n," + a + ",,,,999,,no,", "/scenario"},
+		{"OLD-6,n," + a + ",,,,-1,,no,", "/scenario"},
+		{"OLD-7,n," + a + ",,,,1,,maybe,", "/whitelisted"},
+		{"OLD-8,TFN 220115957," + a + ",,,,1,,no,", "*"},
+		{"OLD-1,n," + a + ",,,,1,,no,", "/product_id"},
+		{"../../etc,n," + a + ",,,,1,,no,", "/product_id"},
+		{"OLD-9,n,65000000102,,,,1,,no,", "/owner_abn"},
+		{"OLD-10,n\"x," + a + ",,,,1,,no,", "*"},
+		{"OLD-11,n," + a + ",,,,1,,no,,,,", "*"},
+		{"OLD-12,'=1+1," + a + ",,,,1,,no,", ""},
+	}
+	for _, l := range lines {
+		file += l.line + "\n"
+	}
+	for _, dry := range []bool{true, false} {
+		got, _ := w.run(file, intake.Options{Format: intake.CSV, DryRun: dry})
+		if len(got) != len(lines) {
+			t.Fatalf("%d reports of %d lines", len(got), len(lines))
+		}
+		for i, r := range got {
+			want := lines[i].pointer
+			if r.Line != i+1 || (r.Outcome == intake.Refused) != (want != "") || want != "" && want != "*" && r.Pointer != want {
+				t.Errorf("dry %v: %+v, want %q", dry, r, want)
+			}
+			if len(r.Detail) > 300 || strings.Contains(r.Detail, "220115957") {
+				t.Errorf("says %q", r.Detail)
+			}
+		}
+	}
+	if p := w.view().Product("OLD-12"); p == nil || p.Name != "=1+1" {
+		t.Errorf("%+v", p)
+	}
+}

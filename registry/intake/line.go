@@ -54,6 +54,9 @@ const (
 const (
 	FileBytesMax = 128 << 20
 	lineBytesMax = 64 << 10
+	// readBytesMax is how much is read in search of a line's end: more would be held in
+	// memory, for the sake of a quote that was left open.
+	readBytesMax = 1 << 20
 	listMax      = 500
 )
 
@@ -74,28 +77,52 @@ type reader interface {
 }
 
 func newReader(r io.Reader, f Format) (reader, error) {
-	r = io.LimitReader(r, FileBytesMax+1)
+	b := &bounded{r: io.LimitReader(r, FileBytesMax+1), left: readBytesMax}
 	switch f {
 	case CSV:
-		return newCSV(r)
+		return newCSV(b)
 	case JSON:
-		return newJSON(r)
+		return newJSON(b)
 	}
 	return nil, registry.Field("/format", "%q; use csv or json", f)
 }
 
+// bounded reads no more than so much for one line.
+type bounded struct {
+	r    io.Reader
+	left int
+}
+
+var errEndless = errors.New("the line does not end")
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errEndless
+	}
+	n, err := b.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+// endless tells of a line that is longer than what is read of it; where the next one begins
+// is not known, so that nothing after it is read.
+func endless(n int) error {
+	return registry.Field("", "line %d is longer than %d KiB: is a quote left open in it, or in the one before? Nothing from it on was read", n, readBytesMax>>10)
+}
+
 type csvReader struct {
+	in   *bounded
 	r    *csv.Reader
 	cols []string
 	n    int
 }
 
-func newCSV(r io.Reader) (reader, error) {
+func newCSV(r *bounded) (reader, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	if bom, err := b.Peek(3); err == nil && bytes.Equal(bom, []byte("\xef\xbb\xbf")) {
 		_, _ = b.Discard(3) // just peeked at
 	}
-	c := &csvReader{r: csv.NewReader(b)}
+	c := &csvReader{in: r, r: csv.NewReader(b)}
 	c.r.ReuseRecord = true
 	head, err := c.r.Read()
 	if err != nil {
@@ -116,11 +143,15 @@ func newCSV(r io.Reader) (reader, error) {
 }
 
 func (c *csvReader) next() (Line, int, error) {
+	c.in.left = readBytesMax
 	cells, err := c.r.Read()
 	if errors.Is(err, io.EOF) {
 		return Line{}, c.n, io.EOF
 	}
 	c.n++
+	if errors.Is(err, errEndless) {
+		return Line{}, c.n, endless(c.n)
+	}
 	if err != nil {
 		if errors.Is(err, csv.ErrFieldCount) {
 			return Line{}, c.n, badLine("", "has %d cells; the header has %d", len(cells), len(c.cols))
@@ -196,12 +227,13 @@ func (l *Line) set(column, cell string) (err error) {
 }
 
 type jsonReader struct {
+	in    *bounded
 	d     *json.Decoder
 	array bool
 	n     int
 }
 
-func newJSON(r io.Reader) (reader, error) {
+func newJSON(r *bounded) (reader, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	for {
 		c, err := b.ReadByte()
@@ -214,7 +246,7 @@ func newJSON(r io.Reader) (reader, error) {
 		if err := b.UnreadByte(); err != nil {
 			return nil, err
 		}
-		j := &jsonReader{d: json.NewDecoder(b), array: c == '['}
+		j := &jsonReader{in: r, d: json.NewDecoder(b), array: c == '['}
 		if j.array {
 			_, _ = j.d.Token() // the bracket just seen
 		}
@@ -223,6 +255,7 @@ func newJSON(r io.Reader) (reader, error) {
 }
 
 func (j *jsonReader) next() (Line, int, error) {
+	j.in.left = readBytesMax
 	if !j.d.More() {
 		if j.array {
 			if _, err := j.d.Token(); err != nil {
@@ -237,7 +270,9 @@ func (j *jsonReader) next() (Line, int, error) {
 	}
 	j.n++
 	var raw json.RawMessage
-	if err := j.d.Decode(&raw); err != nil {
+	if err := j.d.Decode(&raw); errors.Is(err, errEndless) {
+		return Line{}, j.n, endless(j.n)
+	} else if err != nil {
 		// Where the next one begins cannot be known.
 		return Line{}, j.n, registry.Field("", "product %d is no JSON (near byte %d)", j.n, j.d.InputOffset())
 	}
