@@ -13,6 +13,9 @@ import (
 	"github.com/dspgate/dspgate/registry/incident"
 )
 
+// errFellOver is a judgement that panicked; nothing was written.
+var errFellOver = errors.New("the judgement fell over")
+
 // errNothing ends a command that has nothing to write.
 var errNothing = errors.New("nothing to enter")
 
@@ -23,8 +26,13 @@ var errNothing = errors.New("nothing to enter")
 func (d *Desk) Act(ctx context.Context, m *Match, share func(product string) float64) (*Alarm, error) {
 	actor := registry.Actor{Name: "policy " + m.Active.Policy, Permissions: registry.PermIncidentOfficer}
 	var entered *Alarm
-	_, err := d.Register.Do(ctx, actor, "policy.act", "", func(t *registry.Tx) error {
+	_, err := d.Register.Do(ctx, actor, "policy.act", "", func(t *registry.Tx) (err error) {
 		entered = nil
+		defer func() { // this runs in the register's writer, which must not fall over with it
+			if p := recover(); p != nil {
+				err = fmt.Errorf("%w: %v", errFellOver, p)
+			}
+		}()
 		a, err := d.act(t, m, share)
 		if err != nil {
 			return err

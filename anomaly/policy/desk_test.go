@@ -356,3 +356,31 @@ func TestTrialSaysWhoWouldHaveBeenTouched(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// X11: whatever falls over in the judgement, what is in force stays in force, and
+// nothing is allowed by it.
+func TestX11AnEngineThatFallsOverLiftsNothing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.enforced("slow", suspend)
+		w.tell("FP-1001", anomaly.SignalPersons, 1e-6)
+		w.share = func(string) float64 { panic("the share of the traffic fell over") }
+		w.tell("FP-1002", anomaly.SignalPersons, 1e-6)
+		if n := w.engine.Counts().Failed; n != 1 {
+			t.Errorf("%d failures counted", n)
+		}
+		broken := &policy.Engine{Desk: &policy.Desk{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { broken.Run(ctx) })
+		broken.Tell(ctx, anomaly.Signal{Name: anomaly.SignalSweep, P: math.NaN()})
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		if n := broken.Counts().Panics; n != 1 {
+			t.Errorf("%d panics counted", n)
+		}
+		if s := w.inForce(); len(s) != 1 || s[0].Subject.ID != "FP-1001" {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -175,7 +176,7 @@ func (e *Engine) act(ctx context.Context, m *Match) {
 	var a *Alarm
 	var err error
 	for pause, until := 50*time.Millisecond, time.Now().Add(retryFor); ; pause = min(2*pause, 5*time.Second) {
-		if a, err = e.Desk.Act(ctx, m, e.share); err == nil || a != nil || ctx.Err() != nil || time.Now().After(until) || !e.Desk.Register.Writing() {
+		if a, err = e.Desk.Act(ctx, m, e.share); err == nil || a != nil || errors.Is(err, errFellOver) || ctx.Err() != nil || time.Now().After(until) || !e.Desk.Register.Writing() {
 			break
 		}
 		t := time.NewTimer(pause)
