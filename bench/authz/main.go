@@ -54,7 +54,7 @@ func main() {
 	flag.IntVar(&o.processors, "processors", 1, "the sidecar's GOMAXPROCS")
 	flag.BoolVar(&o.frames, "listen-authz", true, "ask the sidecar on its listen_authz; false: on listen, which is grpc-go")
 	flag.BoolVar(&o.admission, "admission", false, "stamp what is allowed, and let both Envoys look at its end")
-	flag.BoolVar(&o.quotas, "quotas", false, "calendar quotas among the limits too: for want of lent chunks some calls at the start get 429, and the run says so")
+	flag.BoolVar(&o.quotas, "quotas", true, "calendar quotas among the limits too")
 	flag.StringVar(&o.dspgate, "dspgate", "bin/dspgate", "the binary to measure")
 	flag.StringVar(&o.out, "out", "bench/out", "folder for authz.json")
 	flag.Parse()
