@@ -46,6 +46,9 @@ type Report struct {
 	Signals  map[string]uint64 `json:"signals"` // by name
 	Alarms   []Told            `json:"alarms"`
 	Policies []Acted           `json:"policies"`
+	// Fields says which that monitoring needs were missing in calls that were let
+	// through, by product and service, the most first.
+	Fields []Fields `json:"fields"`
 	// Incomplete: there was more than is kept, so that figures by account or
 	// product are too low.
 	Incomplete bool `json:"incomplete,omitempty"`
@@ -83,6 +86,15 @@ type Acted struct {
 	Reasons []string      `json:"reasons"`
 }
 
+// Fields are the calls of a product to a service, and how many of them lack
+// what.
+type Fields struct {
+	Product string            `json:"product_id,omitempty"`
+	Service string            `json:"service,omitempty"`
+	Calls   uint64            `json:"calls"`
+	Missing map[string]uint64 `json:"missing"` // by the access log's name
+}
+
 // Config is what calls are held against.
 type Config struct {
 	View *registry.View
@@ -108,12 +120,15 @@ type Replay struct {
 	watcher   *anomaly.Watcher
 	policies  *policy.Evaluator
 	products  map[string]*Product
+	fields    map[fieldsKey]*Fields
 	began     time.Time
 	latest    time.Time
 	minute    int64
 	serial    uint64
 	out       Report
 }
+
+type fieldsKey struct{ product, service string }
 
 type appKey struct {
 	product     string
@@ -135,9 +150,9 @@ func New(cfg Config) (*Replay, error) {
 	}
 	r := &Replay{
 		cfg: cfg, hasher: hasher, apps: map[appKey]*registry.ClientApp{}, zones: map[string]*time.Location{}, limiter: ratelimit.Solo(),
-		accounts: map[string]*ratelimit.Limit{}, products: map[string]*Product{}, policies: policy.NewEvaluator(cfg.Policies...),
+		accounts: map[string]*ratelimit.Limit{}, products: map[string]*Product{}, fields: map[fieldsKey]*Fields{}, policies: policy.NewEvaluator(cfg.Policies...),
 		collector: anomaly.NewCollector(anomaly.CollectorConfig{Zone: cfg.Zone}), watcher: anomaly.NewWatcher(anomaly.WatcherConfig{Zone: cfg.Zone}),
-		out: Report{Then: map[string]uint64{}, Now: map[string]uint64{}, Signals: map[string]uint64{}, Products: []Product{}, Alarms: []Told{}, Policies: []Acted{}},
+		out: Report{Then: map[string]uint64{}, Now: map[string]uint64{}, Signals: map[string]uint64{}, Products: []Product{}, Fields: []Fields{}, Alarms: []Told{}, Policies: []Acted{}},
 	}
 	for _, e := range cfg.View.ClientApps() {
 		k := appKey{e.Value.ProductID, e.Value.Environment}
@@ -165,6 +180,7 @@ func (r *Replay) Add(c *authz.Recorded) {
 		p.Calls++
 	}
 	if c.Reason == authz.OK {
+		r.lacks(c)
 		reason := r.now(c, app, p)
 		r.out.Now[reason.String()]++
 		if p != nil {
@@ -176,6 +192,34 @@ func (r *Replay) Add(c *authz.Recorded) {
 	}
 	r.observe(c, app)
 	r.touch(c)
+}
+
+// lacks notes which fields that monitoring needs a call does not have.
+func (r *Replay) lacks(c *authz.Recorded) {
+	k := fieldsKey{c.Product, c.Service}
+	f := r.fields[k]
+	if f == nil {
+		if len(r.fields) >= namesMax || len(c.Product)+len(c.Service) > 256 {
+			r.out.Incomplete = true
+			return
+		}
+		f = &Fields{Product: c.Product, Service: c.Service}
+		r.fields[k] = f
+	}
+	f.Calls++
+	service := r.cfg.View.Service(c.Service)
+	for _, x := range [...]struct {
+		name    string
+		missing bool
+	}{
+		{"decision_id", c.Decision.IsZero()}, {"product_id", c.Product == ""}, {"product_version", c.Version == ""}, {"software_id", c.SSID == ""},
+		{"abn", c.Holder == 0}, {"service", c.Service == ""}, {"method", c.Method == ""},
+		{"subject_hash", service != nil && service.Subject != (registry.Subject{}) && c.Subject == (authz.Hash{})},
+	} {
+		if x.missing {
+			count(&f.Missing, x.name)
+		}
+	}
 }
 
 func count(m *map[string]uint64, key string) {
@@ -399,6 +443,14 @@ func (r *Replay) Report() *Report {
 	}
 	slices.SortFunc(r.out.Products, func(a, b Product) int {
 		return cmp.Or(cmp.Compare(refused(&b), refused(&a)), cmp.Compare(b.Alarms, a.Alarms), cmp.Compare(a.ID, b.ID))
+	})
+	for _, f := range r.fields {
+		if len(f.Missing) > 0 {
+			r.out.Fields = append(r.out.Fields, *f)
+		}
+	}
+	slices.SortFunc(r.out.Fields, func(a, b Fields) int {
+		return cmp.Or(cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Product, b.Product), cmp.Compare(a.Service, b.Service))
 	})
 	return &r.out
 }

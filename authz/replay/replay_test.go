@@ -46,6 +46,9 @@ func TestCallsMeetTodaysRegister(t *testing.T) {
 	if got, want := fmt.Sprint(out.Now), "map[certification-expired:1 client-unknown:1 entity-suspended:1 ok:1 service-not-entitled:1 service-unknown:1]"; got != want {
 		t.Errorf("now %s, want %s", got, want)
 	}
+	if f := out.Fields[0]; f.Calls == 0 || f.Missing["product_version"] != f.Calls || f.Missing["method"] != 0 {
+		t.Errorf("fields %+v", out.Fields)
+	}
 	if got, want := fmt.Sprint(out.Then), "map[ok:6 version-blocked:1]"; got != want || out.Calls != 7 {
 		t.Errorf("then %s of %d calls, want %s", got, out.Calls, want)
 	}
@@ -78,7 +81,10 @@ func TestCallersThatStrayAreTold(t *testing.T) {
 	}}
 	r := newReplay(t, nil, suspend)
 	at := began
-	person := func(n int) (h authz.Hash) { h[0], h[1], h[2], h[3], h[15] = byte(n), byte(n>>8), byte(n*7), byte(n*13), 1; return h }
+	person := func(n int) (h authz.Hash) {
+		h[0], h[1], h[2], h[3], h[15] = byte(n), byte(n>>8), byte(n*7), byte(n*13), 1
+		return h
+	}
 	for minute := range 20 * 24 * 12 { // a call in five minutes
 		c := call(at.Add(time.Duration(minute)*5*time.Minute), "FP-1003", "piitr.get")
 		c.Subject = person(minute % 40)

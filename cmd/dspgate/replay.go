@@ -36,7 +36,8 @@ envoy section; DIR/access.log of a demo), one line of JSON a call, gzip too, - f
 the standard input, and holds every call against the register, limits and
 policies of now: who would have been refused, limited or suspended, and which
 callers stray from their past. The past is what the logs hold: callers are only
-judged once they show two weeks of it.
+judged once they show two weeks of it. It also says, by product and service, which
+of the fields that monitoring needs the calls lack.
 
 A line that does not read is named on the standard error, and passed over.`,
 		Example: "  dspgate replay .run/access.log\n  dspgate replay -o json access.log.2.gz access.log.1.gz access.log",
@@ -283,6 +284,9 @@ func (g *globals) printReplayed(r *replayed) error {
 	}
 	if err := g.table(g.stdout, []string{"PRODUCT", "CALLS", "ALLOWED", "REFUSED TODAY", "ALARMS", "LIMITS", "SUSPENSION"}, rows); err != nil {
 		return err
+	}
+	for _, f := range r.Fields {
+		line("lacking %s %s: of %d calls %s", cmp.Or(f.Product, "-"), cmp.Or(f.Service, "-"), f.Calls, codes(f.Missing))
 	}
 	for _, a := range r.Alarms {
 		line("alarm   %s  %s", a.At, a.Text)

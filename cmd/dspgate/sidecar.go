@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -77,6 +78,8 @@ type sidecarConfig struct {
 	Admission admissionConfig `yaml:"admission"`
 	// Watching counts what callers do, for the fleet's watcher.
 	Watching watchingConfig `yaml:"watching"`
+	// Shipping sends decisions and finished calls to whoever gathers logs.
+	Shipping shippingConfig `yaml:"shipping"`
 	// Envoy is the configuration this sidecar gives its Envoy.
 	Envoy xds.Config `yaml:"envoy"`
 	// ProblemBase starts the type of every problem, up to and including the last
@@ -206,6 +209,7 @@ type sidecar struct {
 	grpc      *grpc.Server
 	streams   *extproc.Streams
 	watching  *watching // nil when it is off
+	shipping  *shipping // nil when it is off
 	// said is what the health service says by now: Envoy chooses between several
 	// sidecars by that, so that nobody is told "ready" before it.
 	said atomic.Bool
@@ -327,6 +331,9 @@ func (s *sidecar) build(ctx context.Context) error {
 	if err := s.buildLimits(decider, redisshare.New(s.shares, redisshare.Options{})); err != nil {
 		return err
 	}
+	if s.shipping, err = newShipping(context.Background(), cfg.Shipping, cfg.ID, s.metrics, s.log); err != nil {
+		return err
+	}
 	if s.watching, err = s.watchCallers(); err != nil {
 		return err
 	}
@@ -353,7 +360,7 @@ func (s *sidecar) build(ctx context.Context) error {
 	s.check.Register(s.grpc)
 	s.discover.Register(s.grpc)
 	extproc.NewServer(s.streams, cmp.Or(cfg.ProblemBase, extauthz.DefaultProblemBase)).Register(s.grpc)
-	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Consumers: append(s.watching.consumers(), heldCalls{s.holds}), Log: s.log}).Register(s.grpc)
+	accesslog.NewServer(accesslog.ServerConfig{Joiner: s.joiner, Consumers: slices.Concat(s.watching.consumers(), s.shipping.consumers(), []accesslog.Consumer{heldCalls{s.holds}}), Log: s.log}).Register(s.grpc)
 	s.health = extauthz.RegisterHealth(s.grpc)
 	return nil
 }
@@ -377,10 +384,11 @@ func (r recorders) Record(d *authz.Decision) {
 // sink is where decision records go: to be counted, and to be kept.
 func (s *sidecar) sink() authz.Sink {
 	kept := redisrecord.New(s.records, redisrecord.Options{Keep: s.cfg.RecordsKeep})
+	shipped := s.shipping.sink(kept)
 	if s.watching == nil {
-		return kept
+		return shipped
 	}
-	return &authz.Observed{Next: kept, Observe: s.watching.collector.Observe}
+	return &authz.Observed{Next: shipped, Observe: s.watching.collector.Observe}
 }
 
 // stamps signs admissions; nil when that is not configured.
@@ -487,6 +495,7 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 	}
 	g.Go(func() error {
 		s.recorder.Run(inner, s.sink())
+		s.shipping.close() // the last records went through it
 		return nil
 	})
 	if s.watching != nil {

@@ -217,6 +217,13 @@ func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Regis
 		Name: "anomaly_signals_total",
 		Help: "Signals told of callers, by signal=[requests|identity-refused|…|protected-client] and subject=[product|client-app|subscription|network].",
 	}, []string{"signal", "subject"})
+	for _, name := range anomaly.SignalNames() { // from nothing: a rule over what is not there never fires
+		if n, ok := anomaly.ParseSignalName(name); ok && n.Alarm() {
+			for _, k := range []anomaly.Kind{anomaly.Product, anomaly.ClientApp, anomaly.Subscription} {
+				told.WithLabelValues(name, k.String())
+			}
+		}
+	}
 	w := redisfleet.NewWatch(redisfleet.WatchConfig{
 		Fleet: fleet, Lead: register.Writing, Log: log,
 		Watcher: anomaly.WatcherConfig{Subjects: cfg.Subjects, Tell: cfg.Tell, Hold: cfg.Hold, Zone: zone},

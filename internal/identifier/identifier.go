@@ -62,11 +62,37 @@ func HoldsTFN(s string) bool {
 			i += n - 1
 			continue
 		}
-		if tfnAt(s[i:]) {
+		if tfnLen(s[i:]) > 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// MaskTFN replaces the digits of every tax file number that HoldsTFN would find
+// by asterisks. A text without one is returned as it is.
+func MaskTFN(s string) string {
+	if !HoldsTFN(s) {
+		return s
+	}
+	b := []byte(s)
+	for i := 0; i < len(s); i++ {
+		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
+			continue
+		}
+		if n := max(abnLen(s[i:]), dateLen(s[i:]), timeLen(s[i:])); n > 0 {
+			i += n - 1
+			continue
+		}
+		n := tfnLen(s[i:])
+		for j := i; j < i+n; j++ {
+			if digit(b[j]) {
+				b[j] = '*'
+			}
+		}
+		i += max(n-1, 0)
+	}
+	return string(b)
 }
 
 // plain is what somebody who reads a character takes it for, among digits.
@@ -87,27 +113,28 @@ func plain(r rune) rune {
 	return r
 }
 
-// tfnAt tells whether a text starts with a tax file number.
-func tfnAt(s string) bool {
+// tfnLen is the length of the tax file number at the start of s, the longest, 0
+// when there is none.
+func tfnLen(s string) (found int) {
 	var d [9]byte
 	n := 0
 	for j := range len(s) {
 		if digit(s[j]) {
 			if n == len(d) {
-				return false
+				return found
 			}
 			d[n] = s[j] - '0'
 			n++
 			if (j+1 == len(s) || !digit(s[j+1])) && ValidTFN(d[:n]) {
-				return true
+				found = j + 1
 			}
 			continue
 		}
 		if !strings.ContainsRune(" .-", rune(s[j])) || j+1 == len(s) || !digit(s[j+1]) {
-			return false
+			return found
 		}
 	}
-	return false
+	return found
 }
 
 func digit(c byte) bool { return c >= '0' && c <= '9' }

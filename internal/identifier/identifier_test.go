@@ -100,3 +100,29 @@ func FuzzHoldsTFN(f *testing.F) {
 		}
 	})
 }
+
+func TestMaskTFN(t *testing.T) {
+	for in, want := range map[string]string{
+		"220115957":                          "*********",
+		"for 220 115 957.":                   "for *** *** ***.",
+		"/individuals/v1/220115957/prefill":  "/individuals/v1/*********/prefill",
+		"a 220115957 and 220-115-957":        "a ********* and ***-***-***",
+		"31 000 000 202 on 2026-11-22":       "31 000 000 202 on 2026-11-22",
+		"nothing here":                       "nothing here",
+		"at 2026-11-22T09:30:00.220115957Z.": "at 2026-11-22T09:30:00.220115957Z.",
+	} {
+		if got := MaskTFN(in); got != want || HoldsTFN(got) {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzMaskTFN(f *testing.F) {
+	f.Add("x 220115957 31 000 000 202 220 115 957 1 220115957")
+	f.Add("2201159 57-22011595 7")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := MaskTFN(s); HoldsTFN(got) || len(got) != len(s) {
+			t.Errorf("%q became %q", s, got)
+		}
+	})
+}
