@@ -229,7 +229,7 @@ func (d *document) responses(op *huma.Operation, rt *route) {
 		op.Responses["200"] = ok("Done already: this is what there was.")
 		op.Responses["201"] = ok("Created.")
 	}
-	if !rt.command() {
+	if !rt.command() && rt.media != "text/event-stream" {
 		op.Responses["304"] = &huma.Response{Description: "Not modified: If-None-Match names the present ETag."}
 	}
 	for _, status := range rt.statuses() {
