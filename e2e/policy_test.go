@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dspgate/dspgate/authz"
+)
+
+type alarm struct {
+	ID, Outcome, Policy string
+	Shadow              bool
+	Suspension          string `json:"suspension_id"`
+	Incident            string `json:"incident_id"`
+	Product             string `json:"product_id"`
+}
+
+// TestPolicyFromTrafficToRefusalAndBack: calls for a protected client are a
+// signal. A policy in shadow only counts it. Enforced by two people, one throttles
+// a caller and another suspends the next, and asks about the third, which would
+// be one too many. A person lifts what it did.
+func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
+	t.Setenv("DSPGATE_WATCH_SHADOW_LEAST", "1ms")
+	t.Setenv("DSPGATE_WATCHING_EVERY", "200ms")
+	s := ownStack(t)
+	op, op2 := s.info.OperatorToken, s.info.Operator2Token
+	api := func(token, method, path string, body, data any) {
+		t.Helper()
+		if status := s.api(t, token, method, path, body, data); status != 200 {
+			t.Fatalf("%s %s: %d", method, path, status)
+		}
+	}
+	const slowed, stopped, spared = "FP-1003", "FP-1001", "FP-1002"
+	owners := map[string]string{}
+	for _, id := range []string{slowed, stopped, spared} {
+		var p struct{ Owner string }
+		api(op, "GET", "/v1/products/"+id, nil, &p)
+		owners[id] = p.Owner
+	}
+	// Each acts for itself.
+	call := func(product string) reply {
+		return s.ask(t, "GET", lookup, s.token(t, func(c map[string]any) {
+			app := strings.ToLower(product) + "-prod"
+			c["client_id"], c["sub"], c["abn"], c["client_abn"] = app, app, owners[product], owners[product]
+			delete(c, "software_id")
+		}), nil)
+	}
+	for id := range owners {
+		if r := call(id); r.status != 200 {
+			t.Fatalf("%s before: %v", id, r)
+		}
+	}
+	for name, rule := range map[string]map[string]any{
+		"slow":  {"when": map[string]any{"products": []string{slowed}}, "then": map[string]any{"do": "throttle", "rate": 1, "for_minutes": 60, "max_traffic_percent": 100}},
+		"stop":  {"when": map[string]any{"except": []string{slowed}}, "then": map[string]any{"do": "suspend", "for_minutes": 60, "max_products": 2, "max_traffic_percent": 100}},
+		"quiet": {"when": map[string]any{}, "then": map[string]any{"do": "suspend", "for_minutes": 60, "max_traffic_percent": 100}},
+	} {
+		when := rule["when"].(map[string]any)
+		when["signals"], when["subjects"] = []string{"protected-client"}, []string{"product"}
+		if name == "quiet" {
+			when["subjects"] = []string{"client-app"}
+		}
+		rule["purpose"] = "a test"
+		api(op, "PUT", "/v1/policies/"+name, rule, nil)
+	}
+	time.Sleep(5 * time.Millisecond) // more than shadow_least
+	for _, name := range []string{"slow", "stop"} {
+		api(op, "POST", "/v1/policies/"+name+"/enforce", map[string]any{"reason": "tried"}, nil)
+		api(op2, "POST", "/v1/policies/"+name+"/enforce", map[string]any{"reason": "seen"}, nil)
+	}
+	s.protect(t, owners)
+
+	alarms := func(policy string) (all []alarm) {
+		t.Helper()
+		api(op, "GET", "/v1/alarms?policy="+policy, nil, &all)
+		return all
+	}
+	// A protected client is told once a minute: the sidecars may get the list only
+	// after the first calls.
+	find := func(policy, product string) (found alarm) {
+		t.Helper()
+		eventually(t, 150*time.Second, policy+" of "+product, func() bool {
+			call(product)
+			for _, a := range alarms(policy) {
+				if a.Product == product {
+					found = a
+				}
+			}
+			return found.ID != ""
+		})
+		return found
+	}
+	if a := find("slow", slowed); a.Outcome != "throttled" || a.Incident == "" {
+		t.Fatalf("%+v", a)
+	}
+	eventually(t, 30*time.Second, "the caller is slowed down", func() bool {
+		r := call(slowed)
+		return r.status == 429 && r.code() == "anomaly-throttled" && r.header.Get("Retry-After") != ""
+	})
+	eventually(t, 30*time.Second, "and not stopped", func() bool { return call(slowed).status == 200 })
+
+	a := find("stop", stopped)
+	if a.Outcome != "suspended" || a.Incident == "" {
+		t.Fatalf("%+v", a)
+	}
+	eventually(t, 30*time.Second, "the caller is refused", func() bool { r := call(stopped); return r.status == 403 && r.code() == "anomaly-suspended" })
+	var inc struct {
+		State, Channel string
+		Containment    []string
+	}
+	api(op, "GET", "/v1/incidents/"+a.Incident, nil, &inc)
+	if inc.State != "reported" || inc.Channel != "signal" || len(inc.Containment) != 1 || inc.Containment[0] != a.Suspension {
+		t.Errorf("%+v", inc)
+	}
+	if x := find("stop", spared); x.Outcome != "asked" || x.Suspension != "" || x.Incident == "" {
+		t.Errorf("one too many: %+v", x)
+	}
+	if r := call(spared); r.status != 200 {
+		t.Errorf("one too many was touched: %v", r)
+	}
+	for _, x := range alarms("quiet") {
+		if !x.Shadow || x.Outcome != "would" || x.Suspension != "" || x.Incident != "" {
+			t.Errorf("in shadow: %+v", x)
+		}
+	}
+	if len(alarms("quiet")) == 0 {
+		t.Error("nothing was counted in shadow")
+	}
+	api(op, "POST", "/v1/alarms/"+a.ID+"/dismiss", map[string]any{"reason": "it was a test"}, nil)
+	api(op2, "POST", "/v1/suspensions/"+a.Suspension+"/lift?wait=true", map[string]any{"reason": "it was a test"}, nil)
+	if r := call(stopped); r.status != 200 {
+		t.Errorf("lifted, and %v", r)
+	}
+	if out, code := s.cli(t, "policy", "list"); code != 0 || !strings.Contains(out, "enforced") || !strings.Contains(out, "shadow") {
+		t.Errorf("%d: %s", code, out)
+	}
+}
+
+// protect loads the list of protected clients as an operator would, and waits
+// until every sidecar has it.
+func (s *stack) protect(t *testing.T, abns map[string]string) {
+	t.Helper()
+	key, err := os.ReadFile(filepath.Join(s.dir, "key", "subject.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasher, err := authz.NewSubjectHasher(bytes.TrimSpace(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := "# protected\n"
+	for _, abn := range abns {
+		h := hasher.Sum("client_abn", abn)
+		list += hex.EncodeToString(h[:]) + "\n"
+	}
+	file := filepath.Join(t.TempDir(), "protected")
+	if err := os.WriteFile(file, []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := s.cli(t, "protected", "load", file, "--reason", "a test"); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	eventually(t, 60*time.Second, "every sidecar has the list", func() bool {
+		paths, _ := filepath.Glob(filepath.Join(s.dir, "log", "sidecar-*.log"))
+		for _, p := range paths {
+			if text, err := os.ReadFile(p); err != nil || !bytes.Contains(text, []byte("protected clients read")) {
+				return false
+			}
+		}
+		return len(paths) >= len(s.info.SidecarDebug)
+	})
+}
