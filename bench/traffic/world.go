@@ -87,7 +87,6 @@ type world struct {
 	outage   [kinds]int64 // until when a service fails
 	pentUp   [kinds]int64 // until when what it held up is caught up with
 	begin    int64
-	calls    uint64
 }
 
 // someone is a fresh person, client, SSID or network.
