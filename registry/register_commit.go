@@ -118,6 +118,8 @@ func (r *Register) confirm(ctx context.Context, epoch Epoch, base *View, answers
 	}
 	newest, err := r.ledger.Changes(ctx, base.Revision-1, 1)
 	switch {
+	case errors.Is(err, ErrTrimmed): // its end, which nobody trims: it is whole again with the next change
+		return nil, fmt.Errorf("%w: the log has lost revision %d, which its head names", ErrUnavailable, base.Revision)
 	case err != nil:
 		return nil, err
 	case len(newest) == 0:

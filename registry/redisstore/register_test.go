@@ -201,6 +201,28 @@ func TestAFlushedRedisIsToldOfAndNotWrittenOver(t *testing.T) {
 	}
 }
 
+// The log's last entry is gone and its head is not: nobody may take what is in
+// force for done, and the next change heals it.
+func TestALogWithoutItsEndIsUnavailableUntilTheNextChange(t *testing.T) {
+	srv := redistest.Start(t)
+	r := startRegister(t, open(t, redisstore.Config{Addrs: []string{srv.Addr}}), "one")
+	until(t, "the control plane writes", writing(r))
+	withApps(t, r, 2)
+	var last registry.Revision
+	done := func(i int) bool {
+		res, err := r.Suspend(t.Context(), operator, suspendApp(i))
+		last = res.Revision
+		return err == nil
+	}
+	until(t, "a suspension is done", func() bool { return done(0) })
+	srv.Must("XDEL", "{dspgate}:log", fmt.Sprintf("%d-0", last))
+	if _, err := r.Suspend(t.Context(), operator, suspendApp(0)); !errors.Is(err, registry.ErrUnavailable) {
+		t.Errorf("again: %v, want ErrUnavailable", err)
+	}
+	until(t, "another is done", func() bool { return done(1) })
+	until(t, "the first is found in force", func() bool { return done(0) })
+}
+
 // sidecars poll as a fleet would, until the benchmark ends.
 func sidecars(b *testing.B, s *redisstore.Store, n int) {
 	ctx, cancel := context.WithCancel(context.Background())
