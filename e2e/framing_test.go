@@ -37,6 +37,17 @@ func framingRows() []wire {
 		{"F02x", "a list of codings", post(pathPayroll, "Transfer-Encoding: gzip, chunked\r\n", ended), bad, ambigual, 0, "", ""},
 		{"F02x", "a blank before the colon", post(pathPayroll, "Transfer-Encoding : chunked\r\n", ended), bad, ambigual, 0, "", ""},
 		{"F02x", "a vertical tab before the coding", post(pathPayroll, "Transfer-Encoding: \x0bchunked\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding twice", post(pathPayroll, chunked, chunked, ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding twice in a list", post(pathPayroll, "Transfer-Encoding: chunked, chunked\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding first in a list", post(pathPayroll, "Transfer-Encoding: chunked, identity\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding with a comma", post(pathPayroll, "Transfer-Encoding: ,chunked\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding in quotes", post(pathPayroll, "Transfer-Encoding: \"chunked\"\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding with a parameter", post(pathPayroll, "Transfer-Encoding: chunked;q=1\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding with NUL", post(pathPayroll, "Transfer-Encoding: chunked\x00\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding folded in two", post(pathPayroll, "Transfer-Encoding: chun\r\n ked\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "the coding with an underscore in its name", post(pathPayroll, "Transfer_Encoding: chunked\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "no coding", post(pathPayroll, "Transfer-Encoding:\r\n", ended), bad, ambigual, 0, "", ""},
+		{"F02x", "trailers with a length and a coding", post(pathPayroll, chunked, "3\r\nabc\r\n0\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n"), ok, "", 1, pathPayroll, "dropped, as all trailers are"},
 		{"F02x", "the coding in capitals", post(pathPayroll, "Transfer-Encoding: CHUNKED\r\n", "3\r\nabc\r\n"+ended), ok, "", 1, pathPayroll, ""},
 		{"F02x", "a chunk with an extension", post(pathPayroll, chunked, "3;a=b\r\nabc\r\n"+ended), ok, "", 1, pathPayroll, "forwarded without it"},
 
@@ -49,6 +60,12 @@ func framingRows() []wire {
 		{"F04x", "a length with an exponent", length("1e1"), bad, ambigual, 0, "", ""},
 		{"F04x", "an empty length", length(""), bad, ambigual, 0, "", ""},
 		{"F04x", "a length beyond all numbers", length("99999999999999999999"), bad, ambigual, 0, "", ""},
+		{"F04x", "a length that Envoy can hold and upstreams cannot", length("9223372036854775808"), bad, ambigual, 0, "", ""},
+		{"F04x", "the longest length of all", length("18446744073709551615"), bad, ambigual, 0, "", ""},
+		{"F04x", "a length in other digits", length("३"), bad, ambigual, 0, "", ""},
+		{"F04x", "a length on the next line of the same header", post(pathPayroll, "Content-Length: 3\nContent-Length: 3\r\n", "abc"), bad, ambigual, 0, "", ""},
+		{"F04x", "a length with an underscore in its name", post(pathPayroll, "Content_Length: 3\r\n", "abc"), bad, ambigual, 0, "", ""},
+		{"F04x", "a length and a connection that hides it", post(pathPayroll, "Connection: content-length\r\n", "Content-Length: 3\r\n", "abc"), ok, "", 1, pathPayroll, ""},
 		{"F04x", "a length with more after it", length("3;"), bad, ambigual, 0, "", ""},
 		{"F04x", "a length with NUL", length("3\x00"), bad, ambigual, 0, "", ""},
 
@@ -57,6 +74,13 @@ func framingRows() []wire {
 		{"F06x", "HTTP/1.2", strings.Replace(get(pathReceipt), "HTTP/1.1", "HTTP/1.2", 1), []int{426}, "upgrade-required", 0, "", ""},
 		{"F06x", "HTTP/2.0 as HTTP/1", strings.Replace(get(pathReceipt), "HTTP/1.1", "HTTP/2.0", 1), []int{426}, "upgrade-required", 0, "", ""},
 		{"F06x", "http in lower case", strings.Replace(get(pathReceipt), "HTTP/1.1", "http/1.1", 1), bad, ambigual, 0, "", ""},
+		{"F06x", "a version with more digits", strings.Replace(get(pathReceipt), "HTTP/1.1", "HTTP/1.10", 1), bad, ambigual, 0, "", ""},
+		{"F06x", "another protocol", strings.Replace(get(pathReceipt), "HTTP/1.1", "SIP/2.0", 1), bad, ambigual, 0, "", ""},
+		{"F06x", "a blank before the method", " " + get(pathReceipt), bad, ambigual, 0, "", ""},
+		{"F06x", "a proxy's preamble", "PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + get(pathReceipt), bad, ambigual, 0, "", ""},
+		{"F06x", "TLS without TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", bad, ambigual, 0, "", ""},
+		{"F06x", "NUL behind the method", strings.Replace(get(pathReceipt), "GET", "GET\x00", 1), bad, ambigual, 0, "", ""},
+		{"F06x", "a method of 5,000 letters", strings.Replace(get(pathReceipt), "GET", strings.Repeat("G", 5000), 1), bad, ambigual, 0, "", ""},
 		{"F06x", "empty lines first", "\r\n\r\n" + get(pathReceipt), ok, "", 1, pathReceipt, ""},
 		{"F06x", "an upgrade to HTTP/2 is ignored", get(pathReceipt, "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"), ok, "", 1, pathReceipt, ""},
 
@@ -71,6 +95,10 @@ func framingRows() []wire {
 		{"F08x", "a WebSocket where there is none", get(pathReceipt, upgrade), []int{403}, "service-unknown", 0, "", ""},
 		{"F08x", "another protocol where there is a WebSocket", get(pathSocket, "Connection: Upgrade\r\nUpgrade: foo\r\n"), []int{403}, "service-unknown", 0, "", ""},
 		{"F08x", "a WebSocket without a token", bare(pathSocket, upgrade), []int{401}, "token-missing", 0, "", ""},
+		{"F08x", "a WebSocket by POST", strings.Replace(get(pathSocket, upgrade), "GET", "POST", 1), []int{403}, "service-unknown", 0, "", ""},
+		{"F08x", "a WebSocket where events are sent", get("/events/v1/notices", upgrade), []int{403}, "service-unknown", 0, "", ""},
+		{"F08x", "a WebSocket and another", get(pathSocket, strings.Replace(upgrade, "websocket", "websocket, h2c", 1)), []int{403}, "service-unknown", 0, "", ""},
+		{"F08x", "TLS within the connection", get(pathReceipt, "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n"), []int{403}, "service-unknown", 0, "", ""},
 		{"F08x", "two upgrades", get(pathReceipt, "Connection: Upgrade\r\nUpgrade: h2c, websocket\r\n"), []int{403}, "service-unknown", 0, "", ""},
 
 		{"F13", "a GET with a body", get(pathReceipt, "Content-Length: 3\r\n") + "abc", ok, "", 1, pathReceipt, ""},
@@ -102,6 +130,7 @@ func TestFramingCases(t *testing.T) {
 		{"F09 trailers are no identity", trailers},
 		{"F11 h2: a body of another length than said", anotherLength},
 		{"F15 rapid reset", rapidReset},
+		{"F16x resets that the client makes us send", madeToReset},
 		{"F16x floods of settings, pings and empty frames", floods},
 		{"F17 slow headers", slowHeaders},
 		{"F19 the body for the authorizer, whole or not at all", bodies},
@@ -182,6 +211,45 @@ func h2Rows() []h2Row {
 			c.data(true, "abc")
 		}, []int{0, 400}, 0, -1},
 		{"F12x h2: a signed length", func(c *h2, b string) { c.headers(false, upload(b, "content-length", "+3")...); c.data(true, "abc") }, []int{0, 400}, 0, -1},
+		{"F12x h2: a length that upstreams cannot hold", func(c *h2, b string) {
+			c.headers(false, upload(b, "content-length", "9223372036854775808")...)
+			c.data(false, "abc")
+		}, []int{0, 400}, 0, -1},
+		{"F14x h2: headers on stream 0", func(c *h2, b string) {
+			c.raw(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 0, "\x82")
+			c.headers(true, append(fields(), "authorization", b)...)
+		}, []int{0}, 0, -1},
+		{"F14x h2: a promise of the client's", func(c *h2, b string) {
+			c.raw(http2.FramePushPromise, http2.FlagPushPromiseEndHeaders, 1, "\x00\x00\x00\x02\x82")
+			c.headers(true, append(fields(), "authorization", b)...)
+		}, []int{0}, 0, -1},
+		{"F14x h2: padding longer than its frame", func(c *h2, b string) {
+			c.raw(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream|http2.FlagHeadersPadded, 1, "\xff\x82")
+		}, []int{0}, 0, -1},
+		{"F14x h2: a frame longer than allowed", func(c *h2, b string) {
+			c.raw(http2.FrameData, 0, 1, strings.Repeat("x", 20000))
+		}, []int{0}, 0, -1},
+		{"F14x h2: compression of nothing known", func(c *h2, b string) {
+			c.raw(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 1, "\x80")
+		}, []int{0}, 0, -1},
+		{"F14x h2: another frame amid headers", func(c *h2, b string) {
+			c.raw(http2.FrameHeaders, http2.FlagHeadersEndStream, 1, "\x82")
+			c.raw(http2.FramePing, 0, 0, "12345678")
+		}, []int{0}, 0, -1},
+		{"F14x h2: second headers on a stream", func(c *h2, b string) {
+			c.headers(false, append(fields(":path", "/nothing"), "authorization", b)...)
+			c.headers(true, append(fields(), "authorization", b)...)
+		}, []int{0, 403}, 0, -1},
+		{"F16x h2: headers that grow to 16 MB when read", func(c *h2, b string) {
+			c.headersWith(strings.Repeat("\xbe", 4000), append(fields(), "authorization", b, "x-bomb", strings.Repeat("a", 3900))...)
+		}, []int{0, 431}, 0, -1},
+		{"F16x h2: three thousand cookies", func(c *h2, b string) {
+			kv := append(fields(), "authorization", b)
+			for range 3000 {
+				kv = append(kv, "cookie", "a=b")
+			}
+			c.headers(true, kv...)
+		}, []int{0, 431}, 0, -1},
 		{"F12x h2: an expectation nobody knows", func(c *h2, b string) { c.headers(true, upload(b, "expect", "garbage")...) }, []int{417}, 0, -1},
 	}
 }
@@ -375,6 +443,33 @@ func rapidReset(t *testing.T, s *stack) {
 	for _, d := range s.info.SidecarDebug {
 		if n := s.metric(t, d, "accesslog_alarms_total", ""); n != 0 {
 			t.Errorf("O1: %v alarms", n)
+		}
+	}
+}
+
+// madeToReset opens 3,000 streams and breaks the rules on each, so that Envoy
+// resets it (CVE-2025-8671): nobody else may notice.
+func madeToReset(t *testing.T, s *stack) {
+	token := s.token(t, nil)
+	conn := s.h2(t, nil)
+	kv := append(fields(), "authorization", "Bearer "+token)
+	for i := range 3000 {
+		id := uint32(2*i + 1)
+		conn.headersOn(id, true, kv...)
+		if conn.raw(http2.FrameWindowUpdate, 0, id, "\x00\x00\x00\x00"); conn.broken {
+			break
+		}
+	}
+	for range 3 {
+		if a := s.talk(t, fill(get(pathReceipt), token)); a.status != 200 && a.code() != "admission-expired" {
+			t.Fatalf("an innocent caller got %v", a)
+		}
+	}
+	conn.conn.Close()
+	s.settled(t)
+	for _, d := range s.info.SidecarDebug {
+		if n := s.metric(t, d, "accesslog_alarms_total", "") + s.panics(t); n != 0 {
+			t.Errorf("O1: %v alarms and panics", n)
 		}
 	}
 }

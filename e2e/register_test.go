@@ -286,6 +286,17 @@ func TestRegisterStoreIsWrong(t *testing.T) {
 		s.liftLater(t, y.ID)
 	})
 
+	t.Run("R15x a Redis that may forget by now", func(t *testing.T) {
+		before := s.alarms(t, s.info.ControlDebug, "forgetful")
+		if err := c.ConfigSet(ctx, "maxmemory-policy", "allkeys-lru").Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 30*time.Second, "the alarm of a store that evicts", func() bool { return s.alarms(t, s.info.ControlDebug, "forgetful") > before })
+		if err := c.ConfigSet(ctx, "maxmemory-policy", "noeviction").Err(); err != nil {
+			t.Fatal(err)
+		}
+	})
+
 	t.Run("R09 silent for longer than the short lease", func(t *testing.T) {
 		o := s.watch(t)
 		if err := syscall.Kill(s.info.PIDs.Redis, syscall.SIGSTOP); err != nil {

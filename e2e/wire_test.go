@@ -371,13 +371,34 @@ func fields(kv ...string) []string {
 func (c *h2) headers(end bool, kv ...string) { c.headersOn(c.stream, end, kv...) }
 
 func (c *h2) headersOn(stream uint32, end bool, kv ...string) {
+	c.encode(kv)
+	if c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: end}) != nil {
+		c.broken = true
+	}
+}
+
+// encode puts a header block into buf.
+func (c *h2) encode(kv []string) {
 	c.buf.Reset()
 	for i := 0; i < len(kv); i += 2 {
 		if err := c.enc.WriteField(hpack.HeaderField{Name: kv[i], Value: kv[i+1]}); err != nil {
 			c.t.Fatal(err)
 		}
 	}
-	if c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: end}) != nil {
+}
+
+// headersWith sends a header block with more at its end, as it stands on the wire.
+func (c *h2) headersWith(more string, kv ...string) {
+	c.encode(kv)
+	c.buf.WriteString(more)
+	if c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true}) != nil {
+		c.broken = true
+	}
+}
+
+// raw sends a frame as it is, right or wrong.
+func (c *h2) raw(kind http2.FrameType, flags http2.Flags, stream uint32, payload string) {
+	if c.framer.WriteRawFrame(kind, flags, stream, []byte(payload)) != nil {
 		c.broken = true
 	}
 }

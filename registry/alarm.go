@@ -20,11 +20,14 @@ const (
 	AlarmGap
 	// AlarmUndecodable: a genuine record cannot be read; the writer is of a newer version.
 	AlarmUndecodable
+	// AlarmForgetful: the store may forget what it holds: it evicts, or no longer
+	// writes each commit to disk.
+	AlarmForgetful
 
 	alarmKinds
 )
 
-var alarmWords = []string{"tampered", "rewound", "shrunk", "digest-mismatch", "gap", "undecodable"}
+var alarmWords = []string{"tampered", "rewound", "shrunk", "digest-mismatch", "gap", "undecodable", "forgetful"}
 
 func (k AlarmKind) String() string { return enumText(alarmWords, uint8(k)) }
 

@@ -278,6 +278,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 		return register.Run(inner)
 	})
 	g.Go(func() error { auditStore(inner, mirror, cfg.AuditEvery, alarms, log); return nil })
+	g.Go(func() error { checkStore(inner, store, alarms, log); return nil })
 	g.Go(func() error { _ = post.Run(inner); return nil })
 	checks := probe.Scheduler{Register: register, Desk: desk, Prober: prober, Every: cfg.ChecksEvery, Log: log}
 	g.Go(func() error { checks.Run(gctx); return nil })
@@ -354,6 +355,41 @@ func auditStore(ctx context.Context, mirror *registry.Mirror, every time.Duratio
 		default:
 			log.ErrorContext(ctx, "records in the store were changed by somebody else", "wrong", a.Wrong, "missing", a.Missing)
 			alarm(registry.Alarm{Kind: registry.AlarmTampered, What: "records", Err: registry.ErrTampered})
+		}
+		told = found
+	}
+}
+
+// storeCheckEvery is how often the store is asked how it keeps things.
+const storeCheckEvery = 5 * time.Second
+
+// checkStore tells of a store that may forget by now: it was fit when we opened
+// it, but settings change, and after a failover it is another one.
+func checkStore(ctx context.Context, store *redisstore.Store, alarm func(registry.Alarm), log *slog.Logger) {
+	tick := time.NewTicker(storeCheckEvery)
+	defer tick.Stop()
+	told := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := store.Check(ctx)
+		found := ""
+		switch {
+		case errors.Is(err, redisstore.ErrEviction), errors.Is(err, redisstore.ErrForgetful):
+			found = err.Error()
+		case err != nil:
+			continue // the mirror itself tells of a store that does not answer
+		}
+		switch found {
+		case told:
+		case "":
+			log.InfoContext(ctx, "the store keeps what it is given again")
+		default:
+			log.ErrorContext(ctx, "THE STORE MAY FORGET SUSPENSIONS: set maxmemory-policy noeviction, appendonly yes and appendfsync always", "err", err)
+			alarm(registry.Alarm{Kind: registry.AlarmForgetful, What: "store", Err: err})
 		}
 		told = found
 	}
@@ -442,7 +478,7 @@ func readSealer(path string) (*registry.Sealer, error) {
 // countAlarms counts what a mirror found wrong with its store; the mirror logs it.
 func countAlarms(reg prometheus.Registerer, _ *slog.Logger) func(registry.Alarm) {
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "register_alarms_total", Help: "What the mirror found wrong with its store, by kind=[tampered|rewound|shrunk|digest-mismatch|gap|undecodable].",
+		Name: "register_alarms_total", Help: "What the mirror found wrong with its store, by kind=[tampered|rewound|shrunk|digest-mismatch|gap|undecodable|forgetful].",
 	}, []string{"kind"})
 	reg.MustRegister(alarms)
 	for _, k := range registry.AlarmKinds() {

@@ -52,8 +52,8 @@ func Claims() []string { return []string{ClaimProductID, ClaimProductVersion, Cl
 // removed as well.
 func RemovedPrefixes() []string {
 	return []string{
-		"x-dsp-", "x-forwarded-", "x-envoy-", "x-original-", "x-auth-request-", "x-client-cert",
-		"x-ssl-", "x-amzn-", "x-goog-", "x-ms-client-",
+		"x-dsp-", "x-forward", "x-envoy-", "x-original-", "x-auth", "x-client-", "x-remote-", "x-http-", "x-consumer-", "x-jwt-",
+		"x-ssl-", "x-amzn-", "x-goog-", "x-ms-client-", "remote-",
 	}
 }
 
@@ -63,12 +63,15 @@ func RemovedPrefixes() []string {
 func Removed() []string {
 	return []string{
 		"x-request-id", // always our own: it names the decision in every answer
-		"x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override",
+		"x-rewrite-url", "x-override-url", "x-method-override", "x-accel-redirect", "x-sendfile", "x-middleware-subrequest",
 		"x-developer-id", "x-scope", "x-risk-score", "x-admit-ms",
-		"x-real-ip", "x-real-user", "x-remote-user", "x-user", "x-user-id", "x-username", "x-email", "x-groups", "x-roles",
-		"remote-user", "x-authenticated-user", "x-authenticated-userid", "x-consumer-id", "x-consumer-username",
-		"x-client-ip", "x-cluster-client-ip", "x-host", "forwarded", "true-client-ip", "cf-connecting-ip",
-		"ssl-client-cert", "client-cert", "client-cert-chain", "x-tls-client-cert",
+		// The names of ours without their prefix.
+		"x-decision-id", "x-abn", "x-entity-id", "x-environment", "x-service", "x-revision", "dsp-product-id",
+		"x-real-ip", "x-real-user", "x-user", "x-user-id", "x-username", "x-userinfo", "x-email", "x-groups", "x-roles", "x-role",
+		"x-identity", "x-principal", "x-subject", "x-tenant-id", "x-admin", "x-access-token", "x-credential-identifier",
+		"x-originating-ip", "x-cluster-client-ip", "x-custom-ip-authorization", "x-proxyuser-ip", "x-host", "x-scheme", "x-url-scheme",
+		"forwarded", "front-end-https", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",
+		"ssl-client-cert", "ssl-client-verify", "ssl-client-s-dn", "client-cert", "client-cert-chain", "x-tls-client-cert", "x-cert",
 		"x-internal", "proxy-authorization", "proxy",
 	}
 }

@@ -53,6 +53,8 @@ func problems(admission bool) []problem {
 			detail: "The scheme of a request is http or https."},
 		{filter: allOf(status(403), headerFilter("expect", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, false)), status: 417, code: "expectation-failed", title: "Expectation failed",
 			detail: "The only expectation known is 100-continue."},
+		{filter: allOf(status(403), headerFilter("content-length", &routev3.HeaderMatcher_StringMatch{StringMatch: regex(lengthRegex)}, false)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",
+			detail: "No body is as long as Content-Length says."},
 		// An absolute-form target with https on the listener without TLS, which Envoy
 		// refuses with 403 before the request has an x-request-id.
 		{filter: allOf(status(403), headerFilter("x-request-id", &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}, true)), status: 400, code: "request-ambiguous", title: "Request is ambiguous",

@@ -60,6 +60,9 @@ type Config struct {
 // them, so nothing starts on it.
 var ErrEviction = errors.New("maxmemory-policy is not noeviction: Redis would forget suspensions when it is full")
 
+// ErrForgetful: a Redis that wrote each commit to disk no longer does.
+var ErrForgetful = errors.New("Redis no longer writes every commit to disk, and may lose acknowledged suspensions in a crash")
+
 // Dial makes a client; it does not connect yet. Calls are not retried: a
 // commit sent twice would meet its own traces.
 func Dial(cfg Config) (redis.UniversalClient, error) {
@@ -153,11 +156,7 @@ func (s *Store) inspect(ctx context.Context) error {
 		if err != nil {
 			s.log.WarnContext(ctx, "Redis does not tell about itself", "section", section, "err", err)
 		}
-		for line := range strings.Lines(text) {
-			if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-				info[k] = v
-			}
-		}
+		readInfo(info, text)
 	}
 	if v := info["redis_version"]; v != "" {
 		if s.version = parseVersion(v); s.version < version(6, 2) {
@@ -165,6 +164,26 @@ func (s *Store) inspect(ctx context.Context) error {
 		}
 	}
 
+	kept, err := s.keeps(ctx, client, info)
+	if err != nil {
+		return err
+	}
+	s.localAOF = kept.aof == "yes"
+	s.fsync.Store(kept.always())
+	if !kept.always() {
+		s.log.WarnContext(ctx, "REDIS MAY LOSE ACKNOWLEDGED SUSPENSIONS in a crash: set appendonly yes and appendfsync always",
+			"appendonly", cmp.Or(kept.aof, "unknown"), "appendfsync", kept.fsync)
+	}
+	return nil
+}
+
+// keeping is how a Redis keeps what it was given.
+type keeping struct{ aof, fsync string }
+
+func (k keeping) always() bool { return k.aof == "yes" && k.fsync == "always" }
+
+// keeps asks how the Redis keeps things now; ErrEviction when it may forget them.
+func (s *Store) keeps(ctx context.Context, client redis.Cmdable, info map[string]string) (k keeping, err error) {
 	setting := func(name, fallback string) string {
 		if got, err := client.ConfigGet(ctx, name).Result(); err == nil && got[name] != "" {
 			return got[name]
@@ -174,19 +193,58 @@ func (s *Store) inspect(ctx context.Context) error {
 	switch policy := cmp.Or(setting("maxmemory-policy", info["maxmemory_policy"]), s.cfg.EvictionPolicy); policy {
 	case "noeviction":
 	case "":
-		return fmt.Errorf("%w: it cannot be read either; when it is noeviction, state eviction_policy: noeviction", ErrEviction)
+		return k, fmt.Errorf("%w: it cannot be read either; when it is noeviction, state eviction_policy: noeviction", ErrEviction)
 	default:
-		return fmt.Errorf("%w: it is %s", ErrEviction, policy)
+		return k, fmt.Errorf("%w: it is %s", ErrEviction, policy)
 	}
-	aof := setting("appendonly", map[string]string{"1": "yes", "0": "no"}[info["aof_enabled"]])
-	s.localAOF = aof == "yes"
-	fsync := setting("appendfsync", "unknown")
-	s.fsync = aof == "yes" && fsync == "always"
-	if !s.fsync {
-		s.log.WarnContext(ctx, "REDIS MAY LOSE ACKNOWLEDGED SUSPENSIONS in a crash: set appendonly yes and appendfsync always",
-			"appendonly", cmp.Or(aof, "unknown"), "appendfsync", fsync)
+	return keeping{setting("appendonly", map[string]string{"1": "yes", "0": "no"}[info["aof_enabled"]]), setting("appendfsync", "unknown")}, nil
+}
+
+// Check asks again what Open asked, because settings change while a Redis runs,
+// and with a failover the Redis does: ErrEviction when it may forget what it
+// holds by now, ErrForgetful when it no longer writes each commit to disk as it
+// did at Open. From then on nothing here counts on its disk.
+func (s *Store) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	client, err := s.client(ctx)
+	if err != nil {
+		return err
+	}
+	info := map[string]string{}
+	for _, section := range []string{"memory", "persistence"} {
+		text, err := client.Info(ctx, section).Result()
+		if err != nil && !isReply(err) {
+			return fmt.Errorf("ask Redis how it keeps things: %w", classify(err, false))
+		}
+		readInfo(info, text)
+	}
+	kept, err := s.keeps(ctx, client, info)
+	if err != nil {
+		return err
+	}
+	if s.fsync.Load() && !kept.always() {
+		s.fsync.Store(false)
+		s.forgetful.Store(true)
+	}
+	if s.forgetful.Load() && !kept.always() {
+		return fmt.Errorf("%w: appendonly is %s, appendfsync %s", ErrForgetful, cmp.Or(kept.aof, "unknown"), kept.fsync)
 	}
 	return nil
+}
+
+// isReply tells an error that Redis answered from one that kept it from answering.
+func isReply(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
+func readInfo(into map[string]string, text string) {
+	for line := range strings.Lines(text) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			into[k] = v
+		}
+	}
 }
 
 func version(major, minor int) int { return major*1000 + minor }

@@ -80,6 +80,44 @@ func TestOpenWantsThePolicyStatedWhereItCannotBeRead(t *testing.T) {
 	registrytest.NewWriter(t, open(t, cfg)).Put(product("FP-1", "a"))
 }
 
+// What was fit at Open may not be any more.
+func TestAStoreThatMayForgetIsFoundWhileItRuns(t *testing.T) {
+	srv := redistest.Start(t)
+	s := open(t, redisstore.Config{Addrs: []string{srv.Addr}, Timeout: time.Minute})
+	for _, c := range []struct {
+		setting, wrong, right string
+		want                  error
+	}{
+		{"maxmemory-policy", "allkeys-lru", "noeviction", redisstore.ErrEviction},
+		{"appendfsync", "everysec", "always", redisstore.ErrForgetful},
+		{"appendonly", "no", "yes", redisstore.ErrForgetful},
+	} {
+		if err := s.Check(t.Context()); err != nil {
+			t.Errorf("before %s: %v", c.setting, err)
+		}
+		srv.Must("CONFIG", "SET", c.setting, c.wrong)
+		if err := s.Check(t.Context()); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.wrong) {
+			t.Errorf("%s %s: %v", c.setting, c.wrong, err)
+		}
+		srv.Must("CONFIG", "SET", c.setting, c.right)
+		if err := s.Check(t.Context()); err != nil {
+			t.Errorf("%s %s: %v", c.setting, c.right, err)
+		}
+	}
+	srv.Must("ACL", "SETUSER", "default", "-config", "-info")
+	if err := s.Check(t.Context()); !errors.Is(err, redisstore.ErrEviction) {
+		t.Errorf("where nothing can be read: %v", err)
+	}
+}
+
+// One that never wrote each commit to disk was told of at Open.
+func TestAStoreThatWasForgetfulIsNoNews(t *testing.T) {
+	s := open(t, redisstore.Config{Addrs: []string{redistest.Start(t, "--appendfsync", "everysec").Addr}, Timeout: time.Minute})
+	if err := s.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOpenWarnsWhenCommitsMayBeLost(t *testing.T) {
 	for _, c := range []struct {
 		args []string

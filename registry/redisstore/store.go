@@ -32,6 +32,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -53,13 +54,14 @@ const (
 
 // Store is the register in one Redis. Any number of goroutines may use it.
 type Store struct {
-	cfg      Config
-	rdb      redis.UniversalClient
-	log      *slog.Logger
-	version  int  // major*1000+minor; 0 unknown
-	localAOF bool // the primary itself writes an append-only file
-	fsync    bool // before every answer
-	pushes   registry.Pushes
+	cfg       Config
+	rdb       redis.UniversalClient
+	log       *slog.Logger
+	version   int         // major*1000+minor; 0 unknown
+	localAOF  bool        // the primary itself writes an append-only file
+	fsync     atomic.Bool // before every answer
+	forgetful atomic.Bool // it kept each commit on disk once, and then no longer did
+	pushes    registry.Pushes
 
 	commit, follow, lead, leave, roll, settle, reassert script
 
@@ -240,7 +242,7 @@ func (s *Store) Roll(ctx context.Context) (r registry.Roll, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	fsync := 0
-	if s.fsync {
+	if s.fsync.Load() {
 		fsync = 1
 	}
 	val, _, err := s.run(ctx, &s.roll, []string{s.keyRoll, s.keyTenure, s.keyHead}, []any{rollGrace.Milliseconds(), fsync}, false)
