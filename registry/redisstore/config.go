@@ -61,7 +61,7 @@ type Config struct {
 var ErrEviction = errors.New("maxmemory-policy is not noeviction: Redis would forget suspensions when it is full")
 
 // ErrForgetful: a Redis that wrote each commit to disk no longer does.
-var ErrForgetful = errors.New("Redis no longer writes every commit to disk, and may lose acknowledged suspensions in a crash")
+var ErrForgetful = errors.New("redis no longer writes every commit to disk, and may lose acknowledged suspensions in a crash")
 
 // Dial makes a client; it does not connect yet. Calls are not retried: a
 // commit sent twice would meet its own traces.
