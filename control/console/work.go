@@ -95,6 +95,9 @@ func human(detail string) string {
 	case strings.HasPrefix(detail, "expected value to be one of "):
 		return "choose one"
 	}
+	for _, m := range []certification.Media{certification.DOCX, certification.XLSX, certification.PDF, certification.PNG, certification.JPEG, certification.Text, certification.JSON} {
+		detail = strings.ReplaceAll(detail, string(m), mediaTitle(m))
+	}
 	return detail
 }
 
