@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -230,10 +231,12 @@ func (s *site) rewrite(ctx context.Context, change func(*registry.Product)) erro
 	mirror := registry.NewMirror(store, seal, registry.MirrorConfig{ID: "bench", Observer: true})
 	register := registry.NewRegister(store, mirror, seal, registry.RegisterConfig{Holder: "bench", ClaimTTL: 2 * time.Second})
 	run, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 2)
-	go func() { ended <- mirror.Run(run) }()
-	go func() { ended <- register.Run(run) }()
-	defer func() { cancel(); <-ended; <-ended }()
+	var running sync.WaitGroup
+	for _, f := range []func(context.Context) error{mirror.Run, register.Run} {
+		running.Go(func() { _ = f(run) }) // what failed shows in what is read below
+	}
+	defer running.Wait()
+	defer cancel()
 	for !register.Writing() || mirror.View() == nil {
 		select {
 		case <-ctx.Done():
