@@ -164,3 +164,39 @@ func TestASuccessorHasNoPartThatMayBeSpent(t *testing.T) {
 		t.Error("the planted fault is none")
 	}
 }
+
+// People who come by two sidecars at once are counted once: what the second one
+// spent on them comes back, to the last person that there may be.
+func TestPeopleWhoComeTwiceAreCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const amount, sidecars = 20, 5
+		c := startCrew(t, sidecars)
+		defer c.end()
+		var limits [sidecars]*rl.Limit
+		for i := range limits {
+			limits[i] = &rl.Limit{ID: "people", Version: 1, Kind: rl.DistinctDay, Amount: amount}
+		}
+		passed := map[int]bool{}
+		var out rl.Outcome
+		come := func(person, sidecar int) {
+			q := rl.Query{Elapsed: c.elapsed(), Now: time.Now(), Subject: [16]byte{1, byte(person)}}
+			if c.nodes[sidecar].Spend(&q, []*rl.Limit{limits[sidecar]}, &out) {
+				passed[person] = true
+			}
+		}
+		for person := range 80 {
+			come(person, person%sidecars)
+			come(person, (person+1)%sidecars)
+			time.Sleep(100 * time.Microsecond)
+		}
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			for person := range 80 {
+				come(person, person%sidecars)
+			}
+		}
+		if len(passed) != amount {
+			t.Errorf("%d people passed, want %d", len(passed), amount)
+		}
+	})
+}

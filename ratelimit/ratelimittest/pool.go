@@ -398,7 +398,10 @@ func (r *record) settle(e *entry, it *rl.Item) {
 	if !it.Standing || !r.kind.Calendar() {
 		returned = max(returned, 0)
 	} // else it spent from a part that was larger then: what is missing is missing
-	r.tok = min(r.tok+min(returned, back), r.cap)
+	if !r.kind.Calendar() {
+		returned = min(returned, back)
+	} // else what is less spent than was said comes back although it was taken out before
+	r.tok = min(r.tok+returned, r.cap)
 	r.demand += it.Demand - e.demand
 	level := min(it.Level, held.Cap)
 	r.level += level - e.level

@@ -249,7 +249,10 @@ local function settle(r, e, it)
   if not it.standing or r.kind <= CONCURRENCY then
     returned = max(returned, 0)
   end -- else it spent from a part that was larger then: what is missing is missing
-  r.tok = min(r.tok + min(returned, back), r.fcap)
+  -- What is less spent than was said comes back although it was taken out before:
+  -- subjects that were known, and calls that another limit refused.
+  if r.kind <= CONCURRENCY then returned = min(returned, back) end
+  r.tok = min(r.tok + returned, r.fcap)
   local level = min(it.level, hcap)
   r.demand, r.level = r.demand + it.demand - e.demand, r.level + level - e.level
   e.rate, e.cap, e.demand, e.level, e.spent, e.state, e.open = hrate, hcap, it.demand, level, max(it.spent, 0), it.idle and 1 or 0, it.open
