@@ -92,12 +92,14 @@ func (r *Register) Await(ctx context.Context, rev Revision, timeout time.Duratio
 func (r *Register) awaitRoll(ctx context.Context, rev Revision, begun uint64) (Enforcement, error) {
 	var known *rollReading
 	err := fmt.Errorf("%w: the roll of sidecars was not read", ErrUnavailable)
+	looked := false
 	for {
 		r.roll.mu.Lock()
 		last, next := r.roll.last, r.roll.reading
 		r.roll.mu.Unlock()
 		// A reading begun before this wait may lack a sidecar that joined since.
 		if last.number > begun {
+			looked = true
 			if last.err == nil {
 				known = &last
 			} else {
@@ -116,6 +118,15 @@ func (r *Register) awaitRoll(ctx context.Context, rev Revision, begun uint64) (E
 			continue
 		case <-r.stopped:
 		case <-ctx.Done():
+			// However short the wait: one look at the roll is owed, or the answer
+			// could name nobody.
+			if !looked && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				looked = true
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), rollTimeout)
+				defer cancel()
+				continue
+			}
 		}
 		if known == nil {
 			return Enforcement{}, err

@@ -191,6 +191,33 @@ func TestARollThatCannotBeReadIsNotComplete(t *testing.T) {
 	}
 }
 
+// slowRoll is a ledger that takes its time to tell the roll.
+type slowRoll struct{ *registrytest.Memory }
+
+func (l slowRoll) Roll(ctx context.Context) (registry.Roll, error) {
+	time.Sleep(300 * time.Millisecond)
+	return l.Memory.Roll(ctx)
+}
+
+// However short the wait, it looks at the roll once and names who is on it.
+func TestAwaitLooksOnceHoweverShortTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := slowRoll{registrytest.NewMemory()}
+		m := registry.NewMirror(store, registrytest.Sealer(t), registry.MirrorConfig{ID: "one", Observer: true})
+		r := registry.NewRegister(store, m, registrytest.Sealer(t), registry.RegisterConfig{Holder: "one"})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = m.Run(ctx) })
+		wg.Go(func() { _ = r.Run(ctx) })
+		defer func() { cancel(); wg.Wait() }()
+		acked(t, store.Memory, "a", 0)
+		e, err := r.Await(ctx, 1, time.Millisecond)
+		if err != nil || e.Complete || len(e.Sidecars) == 0 || e.Sidecars[0].ID != "a" || e.Sidecars[0].State != registry.Pending {
+			t.Errorf("%+v, %v; want a named as pending", e, err)
+		}
+	})
+}
+
 func TestSidecarsTellsLagAndWhetherTheDigestIsRight(t *testing.T) {
 	inBubble(t, registry.RegisterConfig{}, func(t *testing.T, r *registry.Register, store *registrytest.Memory) {
 		old := store.Head().Revision
