@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,10 +38,33 @@ func startRedis(ctx context.Context, dir, name string, at *place, settings ...st
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
-	return startServer(ctx, dir, name, at, append([]string{
+	// A file, which Sentinel has rewritten at each failover: on the command line
+	// alone, a replica that was promoted would start again as a replica of the
+	// primary there was at first, and throw away what it was promoted with.
+	conf := filepath.Join(dir, name+".conf")
+	if err := os.WriteFile(conf, []byte(settingsFile(append([]string{
 		"--port", at.port(), "--bind", "127.0.0.1", "--dir", data, "--save", "", "--appendonly", "yes", "--appendfsync", "always",
 		"--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0", "--daemonize", "no", "--set-proc-title", "no",
-	}, settings...))
+	}, settings...))), 0o600); err != nil {
+		return nil, err
+	}
+	return startServer(ctx, dir, name, at, []string{conf})
+}
+
+// settingsFile is settings of the command line as lines of a file.
+func settingsFile(settings []string) string {
+	var b strings.Builder
+	for _, s := range settings {
+		switch key, is := strings.CutPrefix(s, "--"); {
+		case is:
+			b.WriteString("\n" + key)
+		case s == "":
+			b.WriteString(` ""`)
+		default:
+			b.WriteString(" " + s)
+		}
+	}
+	return b.String() + "\n"
 }
 
 // startServer starts a server on the place held for it and waits until it answers.
