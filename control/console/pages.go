@@ -20,13 +20,8 @@ import (
 type frame struct {
 	Title  string
 	Person *signin.Person
-	Nav    []navItem
+	Nav    []section
 	Path   string
-}
-
-type navItem struct {
-	Href, Text string
-	Here       bool
 }
 
 type refusalPage struct {
@@ -222,49 +217,11 @@ func problemOf(err error, fields map[string]string) *problem {
 // frame makes what stands around the page.
 func (v *visit) frame(title string) frame {
 	f := frame{Title: title, Person: v.person, Path: v.r.URL.Path}
-	add := func(href, text string) {
-		here := v.r.URL.Path == href || href != "/console/" && strings.HasPrefix(v.r.URL.Path, href+"/")
-		f.Nav = append(f.Nav, navItem{href, text, here})
+	var a *registry.Actor
+	if v.person != nil {
+		a = &v.person.Actor
 	}
-	if v.person == nil {
-		add("/register", "Public register")
-		return f
-	}
-	a := v.person.Actor
-	switch {
-	case a.Staff():
-		add("/console/", "Overview")
-		add("/console/entities", "Entities")
-		add("/console/products", "Products")
-		add("/console/incidents", "Incidents")
-		if mayWatch(a) {
-			add("/console/signals", "Signals")
-		}
-		add("/console/suspensions", "Suspensions")
-		add("/console/sidecars", "Sidecars")
-		f.workNav(a, add)
-		add("/console/decisions", "Decisions")
-		if a.Has(registry.PermAuditor) {
-			add("/console/changes", "Changes")
-			add("/console/audit", "Audit log")
-		}
-	case a.Has(registry.PermDeveloper):
-		add("/console/own", "Your products")
-		f.workNav(a, add)
-		add("/console/incidents", "Incidents")
-		add("/console/decisions", "Refused calls")
-		add("/console/people", "People")
-	}
-	if mayFollow(a) {
-		add("/console/live", "Live")
-	}
-	if a.Permissions != 0 {
-		add("/console/tokens", "API tokens")
-	} else {
-		f.workNav(a, add)
-		add("/console/join", "Join an entity")
-	}
-	add("/register", "Public register")
+	f.Nav = navigation(a, f.Path)
 	return f
 }
 

@@ -19,25 +19,6 @@ import (
 // routes adds pages for those who signed in.
 type routes func(pattern string, h func(*visit) error)
 
-// workNav leads to the workflows that somebody takes part in.
-func (f *frame) workNav(a registry.Actor, add func(href, text string)) {
-	if a.Has(registry.PermRegistrar) {
-		add("/console/registrations", "Applications")
-	}
-	if a.Has(registry.PermAssessor | registry.PermRegistrar | registry.PermAuditor) {
-		add("/console/assessments", "Assessments")
-		add("/console/findings", "Findings")
-		add("/console/draws", "Draws")
-	}
-	if !a.Staff() {
-		add("/console/registrations", "Registration")
-	}
-	if a.Entity != 0 {
-		add("/console/certifications", "Certification")
-		add("/console/findings", "Findings")
-	}
-}
-
 // bodyBytesMax is how much may be sent to a page: much only where files go.
 func bodyBytesMax(r *http.Request) int64 {
 	if r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/console/certifications/") && strings.HasSuffix(r.URL.Path, "/evidence") {
