@@ -1,6 +1,8 @@
 package console_test
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -49,6 +51,28 @@ func TestNavigationLeadsSomewhere(t *testing.T) {
 				t.Errorf("as %q at %s: marked as here: %v", who, path, here)
 			}
 			todo = append(todo, links...)
+		}
+	}
+}
+
+// TestNoTemplateStandsForAnother: two of one name would silently be the last one
+// parsed, on every page.
+func TestNoTemplateStandsForAnother(t *testing.T) {
+	files, err := filepath.Glob("templates/_*.html")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`{{-? ?define "([^"]+)"`).FindAllStringSubmatch(string(b), -1) {
+			if before := seen[m[1]]; before != "" {
+				t.Errorf("template %q is defined in %s and in %s", m[1], before, file)
+			}
+			seen[m[1]] = file
 		}
 	}
 }
