@@ -224,7 +224,7 @@ func entitled(d *Decision, at registry.Time) Reason {
 	p, s := d.Product, d.Service
 	cert := &p.Certification
 	prod := d.Environment == registry.PROD
-	if prod && cert.State == registry.CertRestricted && cert.MaxRisk != 0 && s.Risk > cert.MaxRisk {
+	if prod && cert.MaxRisk != 0 && s.Risk > cert.MaxRisk {
 		return ProductRestricted
 	}
 	e := p.Entitled(s.Key, d.Environment)

@@ -317,7 +317,7 @@ func registerAnswer(v *registry.View, r *authz.Record, at registry.Time) authz.R
 		return authz.ServiceUnknown
 	}
 	cert := &st.Product.Certification
-	if r.Environment == registry.PROD && cert.State == registry.CertRestricted && cert.MaxRisk != 0 && service.Risk > cert.MaxRisk {
+	if r.Environment == registry.PROD && cert.MaxRisk != 0 && service.Risk > cert.MaxRisk {
 		return authz.ProductRestricted
 	}
 	if e := st.Product.Entitled(r.Service, r.Environment); e == nil || e.From > at || e.Until != 0 && at >= e.Until {

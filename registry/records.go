@@ -94,7 +94,7 @@ type Certification struct {
 	ValidFrom  Time      `json:"valid_from,omitempty"`
 	ValidUntil Time      `json:"valid_until,omitempty"` // denies at this instant; not set: no end
 	State      CertState `json:"state"`
-	MaxRisk    Risk      `json:"max_risk,omitempty"` // Restricted: the highest service rating left; 0: no cap
+	MaxRisk    Risk      `json:"max_risk,omitempty"` // Restricted, and a review of what is: the highest service rating left; 0: no cap
 }
 
 // Version is one release of a product.

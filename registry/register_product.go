@@ -330,7 +330,7 @@ func checkCertification(pointer string, c *Certification) error {
 	if c.MaxRisk > 4 {
 		return Field(pointer+"/max_risk", "risk ratings are 1 to 4")
 	}
-	if c.MaxRisk != 0 && c.State != CertRestricted {
+	if c.MaxRisk != 0 && c.State != CertRestricted && c.State != CertReviewDue {
 		return Field(pointer+"/max_risk", "goes with the state Restricted only")
 	}
 	return checkOrder(pointer+"/valid_from", c.ValidFrom, pointer+"/valid_until", c.ValidUntil)

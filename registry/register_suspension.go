@@ -267,7 +267,7 @@ func (r *Register) ConfirmSuspension(ctx context.Context, a Actor, id string, ex
 			return fmt.Errorf("%w: whoever imposed a suspension cannot confirm it; a second person has to", ErrForbidden)
 		}
 		if s.Expires == 0 {
-			return fmt.Errorf("%w: the suspension has no end to extend", ErrState)
+			return fmt.Errorf("%w: the suspension has no end to extend; next may be lift", ErrState)
 		}
 		most := s.ImposedAt + Time(SuspendConfirmed.Milliseconds())
 		until := expires
@@ -316,9 +316,9 @@ func (r *Register) LiftSuspension(ctx context.Context, a Actor, id string, m Met
 func inForce(s *Suspension, now Time) error {
 	switch {
 	case s.LiftedAt != 0:
-		return fmt.Errorf("%w: the suspension was lifted at %s", ErrState, s.LiftedAt)
+		return fmt.Errorf("%w: the suspension was lifted at %s, which ends it; impose another", ErrState, s.LiftedAt)
 	case s.Expires != 0 && s.Expires <= now:
-		return fmt.Errorf("%w: the suspension expired at %s", ErrState, s.Expires)
+		return fmt.Errorf("%w: the suspension expired at %s, which ends it; impose another", ErrState, s.Expires)
 	}
 	return nil
 }

@@ -385,7 +385,7 @@ func TestEveryFieldIsCheckedAndNamed(t *testing.T) {
 			return err
 		}},
 		{"/max_risk", func() error {
-			_, err := w.SetCertification(ctx, assessor, "FP-1009", registry.Certification{State: registry.CertReviewDue, MaxRisk: 2}, none)
+			_, err := w.SetCertification(ctx, assessor, "FP-1009", registry.Certification{State: registry.CertInterim, MaxRisk: 2}, none)
 			return err
 		}},
 		{"/what", func() error {

@@ -134,7 +134,7 @@ func (p *Policy) Propose(r Rule, by Step) error {
 func (p *Policy) Enforce(by Step, least time.Duration) (enforced bool, err error) {
 	v := p.version(p.Shadow)
 	if v == nil {
-		return false, fmt.Errorf("%w: policy %s has no version in shadow", registry.ErrState, p.ID)
+		return false, fmt.Errorf("%w: policy %s has no version in shadow; propose one first", registry.ErrState, p.ID)
 	}
 	if ran := by.At.Std().Sub(v.At.Std()); ran < least {
 		return false, fmt.Errorf("%w: version %d has been in shadow for %s; it is enforced after %s at the earliest", registry.ErrState, v.Number, ran.Round(time.Second), least)
@@ -161,7 +161,7 @@ func (p *Policy) Enforce(by Step, least time.Duration) (enforced bool, err error
 // enough to do less. A version that was tried in shadow meanwhile ends.
 func (p *Policy) Relax(by Step) error {
 	if p.Enforced == 0 {
-		return fmt.Errorf("%w: policy %s is not enforced", registry.ErrState, p.ID)
+		return fmt.Errorf("%w: policy %s is not enforced; next may be enforce", registry.ErrState, p.ID)
 	}
 	p.Versions = slices.Clone(p.Versions)
 	p.end(p.Shadow, by)

@@ -153,7 +153,7 @@ func (d *Desk) AnswerFinding(ctx context.Context, a registry.Actor, id, response
 			return err
 		}
 		if f.State == FindingClosed {
-			return fmt.Errorf("%w: the finding is closed", registry.ErrState)
+			return fmt.Errorf("%w: the finding is closed, which is an end state; an assessor may raise another", registry.ErrState)
 		}
 		if err := d.checkProofs(t, f.ProductID, evidence); err != nil {
 			return err
@@ -178,7 +178,7 @@ func (d *Desk) CloseFinding(ctx context.Context, a registry.Actor, id, note stri
 func (d *Desk) ReopenFinding(ctx context.Context, a registry.Actor, id, note string, due registry.Time, m registry.Meta) (*registry.Case[Finding], bool, error) {
 	return d.judge(ctx, a, "finding.reopen", id, note, m, func(t *registry.Tx, f *Finding) error {
 		if f.State == FindingOpen {
-			return fmt.Errorf("%w: the finding is open already", registry.ErrState)
+			return fmt.Errorf("%w: the finding is open already; next may be answer or close", registry.ErrState)
 		}
 		if due.Set() {
 			if due <= t.Now() {
@@ -205,7 +205,7 @@ func (d *Desk) judge(ctx context.Context, a registry.Actor, name, id, note strin
 		}
 		switch {
 		case f.State == FindingClosed:
-			return fmt.Errorf("%w: the finding is closed; raise another", registry.ErrState)
+			return fmt.Errorf("%w: the finding is closed, which is an end state; raise another", registry.ErrState)
 		case f.AnsweredBy == a.Name:
 			return fmt.Errorf("%w: whoever answered a finding cannot judge the answer", registry.ErrForbidden)
 		}

@@ -175,7 +175,7 @@ func (d *Desk) RecordTest(ctx context.Context, a registry.Actor, id string, r Te
 			return err
 		}
 		if v.Closed.Set() {
-			return fmt.Errorf("%w: the verification is closed; open another", registry.ErrState)
+			return fmt.Errorf("%w: the verification is closed, which is an end state; open another", registry.ErrState)
 		}
 		i := slices.IndexFunc(v.Tests, func(x Test) bool { return x.Requirement == r.Requirement })
 		if i < 0 {
@@ -239,7 +239,7 @@ func (d *Desk) CloseVerification(ctx context.Context, a registry.Actor, id, summ
 			return err
 		}
 		if v.Closed.Set() {
-			return fmt.Errorf("%w: the verification is closed already", registry.ErrState)
+			return fmt.Errorf("%w: the verification is closed, which is an end state; open another", registry.ErrState)
 		}
 		for _, x := range v.Tests {
 			if x.Outcome == "" {

@@ -297,11 +297,11 @@ func (x *edit) mayApprove() error {
 	}
 	switch {
 	case len(x.c.Reopened) > 0:
-		return fmt.Errorf("%w: requirements are open: %s", registry.ErrState, strings.Join(x.c.Reopened, ", "))
+		return fmt.Errorf("%w: requirements are open: %s; the owner answers and submits them first", registry.ErrState, strings.Join(x.c.Reopened, ", "))
 	case x.p.Certification.State == registry.CertReviewDue && x.c.Review.Answered == 0:
-		return fmt.Errorf("%w: the review is not answered", registry.ErrState)
+		return fmt.Errorf("%w: the review is not answered; next may be answer-review", registry.ErrState)
 	case x.c.Interim != nil && len(x.c.Interim.Owed) > 0 && x.c.Declared == nil:
-		return fmt.Errorf("%w: what the interim approval owes is not shown: %s", registry.ErrState, strings.Join(x.c.Interim.Owed, ", "))
+		return fmt.Errorf("%w: what the interim approval owes is not shown: %s; the owner answers and submits it first", registry.ErrState, strings.Join(x.c.Interim.Owed, ", "))
 	}
 	return nil
 }

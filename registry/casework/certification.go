@@ -318,7 +318,7 @@ func (x *edit) noOpenFindings() error {
 		open = append(open, ids...)
 	}
 	if len(open) > 0 {
-		return fmt.Errorf("%w: %d findings are open: %s", registry.ErrState, len(open), strings.Join(open, ", "))
+		return fmt.Errorf("%w: %d findings are open: %s; close them first", registry.ErrState, len(open), strings.Join(open, ", "))
 	}
 	return nil
 }
@@ -348,9 +348,9 @@ func (x *edit) noOpenVerification(needed certification.Basis) error {
 	case err != nil:
 		return err
 	case open != "":
-		return fmt.Errorf("%w: the verification %s is open", registry.ErrState, open)
+		return fmt.Errorf("%w: the verification %s is open; close it first", registry.ErrState, open)
 	case needed != "" && !done:
-		return fmt.Errorf("%w: the product must be verified first (%s)", registry.ErrState, needed)
+		return fmt.Errorf("%w: the product must be verified first (%s); next may be start-verification", registry.ErrState, needed)
 	}
 	return nil
 }

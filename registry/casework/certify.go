@@ -16,7 +16,7 @@ import (
 func (d *Desk) Begin(ctx context.Context, a registry.Actor, product string, m registry.Meta) (registry.Outcome, error) {
 	return d.certify(ctx, a, Begin, product, m, func(x *edit) error {
 		if e := x.t.View().Entity(x.p.Owner); e == nil || e.State != registry.EntityRegistered {
-			return fmt.Errorf("%w: the owner %s is not Registered", registry.ErrState, x.p.Owner)
+			return fmt.Errorf("%w: the owner %s is not Registered; next is its registration", registry.ErrState, x.p.Owner)
 		}
 		if x.c.Catalogue == "" {
 			x.c.Catalogue = d.Framework().InForce(x.t.Now().Std()).Version
@@ -131,7 +131,7 @@ func (d *Desk) SubmitCert(ctx context.Context, a registry.Actor, product string,
 		}
 		state := x.p.Certification.State
 		if state != registry.CertDraft && len(x.c.Reopened) == 0 {
-			return fmt.Errorf("%w: the certification is %s and nothing was reopened", registry.ErrState, state)
+			return fmt.Errorf("%w: the certification is %s and nothing was reopened; next may be tell-change", registry.ErrState, state)
 		}
 		if len(x.c.Deployment.Services) == 0 {
 			return registry.Field("/services", "say first which services the product wants in production (describe)")

@@ -343,3 +343,25 @@ func TestProductsFromBeforeThereWereCasesAreWorkedOnToo(t *testing.T) {
 		t.Errorf("reinstated: %s", got)
 	}
 }
+
+// A review of a restricted product gives nothing back, nor does a finding that
+// comes due: only who saw it mended does.
+func TestAReviewLeavesARestrictionAsItIs(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := context.Background()
+	because := registry.Meta{Reason: "a leak"}
+	w.did(w.Restrict(ctx, assessor, "FP-1003", 1, nil, because))
+	w.did(w.RequestReview(ctx, assessor, "FP-1003", because))
+	if s := w.product("FP-1003").Certification; s.State != registry.CertReviewDue || s.MaxRisk != 1 {
+		t.Errorf("a review made of it %+v", s)
+	}
+	if got := w.serves("fp-1003-prod", "as.0004.submit", sample.Possum); got != "product-restricted" {
+		t.Errorf("a call of rating 2 is %s", got)
+	}
+	_, _, err := w.assurance.RaiseFinding(ctx, assessor, "FP-1003", assurance.Raise{Requirement: "DEV-2", Text: "No answers.", Due: registry.At(w.now().Add(time.Hour))}, "")
+	must(t, err)
+	w.pass(2 * time.Hour)
+	if s := w.product("FP-1003").Certification; s.State != registry.CertRestricted || s.MaxRisk != 1 {
+		t.Errorf("a finding that came due made of it %+v", s)
+	}
+}

@@ -54,7 +54,7 @@ func (d *Desk) RequestReview(ctx context.Context, a registry.Actor, product stri
 // suspension is announced.
 func (d *Desk) review(x *edit, why string) error {
 	x.c.Before = x.p.Certification.State
-	x.p.Certification.State, x.p.Certification.MaxRisk = registry.CertReviewDue, 0
+	x.p.Certification.State = registry.CertReviewDue // what a restriction left stays all there is
 	by := later(x.t.Now(), d.cfg.Standards.Review)
 	x.c.Review = Review{Opened: x.t.Now(), AnswerBy: by, Note: why}
 	x.c.Clocks.start(x.t, "review", "applicant", d.cfg.Standards.Review)
@@ -69,7 +69,7 @@ func (d *Desk) AnswerCertReview(ctx context.Context, a registry.Actor, product, 
 			return err
 		}
 		if x.c.Review.Answered != 0 {
-			return fmt.Errorf("%w: the review is answered already", registry.ErrState)
+			return fmt.Errorf("%w: the review is answered already; next is an assessor's approve", registry.ErrState)
 		}
 		x.c.Review.Answered, x.c.Review.Note = x.t.Now(), note
 		x.c.Dues.clear(dueReview)
@@ -117,7 +117,7 @@ func (d *Desk) TellCertChange(ctx context.Context, a registry.Actor, product str
 func (d *Desk) Announce(ctx context.Context, a registry.Actor, product string, effective registry.Time, m registry.Meta) (registry.Outcome, error) {
 	return d.certify(ctx, a, Announce, product, m, func(x *edit) error {
 		if x.c.NoticeID != "" {
-			return fmt.Errorf("%w: notice %s stands already", registry.ErrState, x.c.NoticeID)
+			return fmt.Errorf("%w: notice %s stands already; next may be reinstate", registry.ErrState, x.c.NoticeID)
 		}
 		if err := checkLine("/reason", m.Reason, true); err != nil {
 			return err
@@ -148,7 +148,7 @@ func (d *Desk) Reinstate(ctx context.Context, a registry.Actor, product string, 
 	return d.certify(ctx, a, Reinstate, product, m, func(x *edit) error {
 		restricted := x.p.Certification.State == registry.CertRestricted
 		if x.c.NoticeID == "" && !restricted {
-			return fmt.Errorf("%w: nothing is announced, suspended or restricted here", registry.ErrState)
+			return fmt.Errorf("%w: nothing is announced, suspended or restricted here; next may be announce-suspension or restrict", registry.ErrState)
 		}
 		if err := x.noOpenFindings(); err != nil {
 			return err
@@ -251,7 +251,11 @@ func (d *Desk) fireFinding(t *registry.Tx, id string, _ registry.Due) error {
 	if !live(from) {
 		return nil // it is not accepted while the finding stands
 	}
-	x.restrict(riskLeft)
+	left := riskLeft
+	if had := x.p.Certification.MaxRisk; had != 0 {
+		left = min(left, had) // what was taken before is not given back
+	}
+	x.restrict(left)
 	note := fmt.Sprintf("finding %s (%s) was not put right in time", id, f.Body.Requirement)
 	if x.c.NoticeID == "" {
 		if err := d.announce(x, note, later(t.Now(), d.cfg.Standards.Review)); err != nil {

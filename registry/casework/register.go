@@ -202,7 +202,7 @@ func (d *Desk) Reply(ctx context.Context, a registry.Actor, abn registry.ABN, te
 		r.Questions = slices.Clone(r.Questions)
 		i := slices.IndexFunc(r.Questions, func(q Question) bool { return q.Answered == 0 })
 		if i < 0 {
-			return fmt.Errorf("%w: no question is open", registry.ErrState)
+			return fmt.Errorf("%w: no question is open; next may be ask", registry.ErrState)
 		}
 		r.Questions[i].Answer, r.Questions[i].Answered = text, t.Now()
 		if !slices.ContainsFunc(r.Questions, func(q Question) bool { return q.Answered == 0 }) {
@@ -328,7 +328,7 @@ func (d *Desk) Admit(ctx context.Context, a registry.Actor, abn registry.ABN, m 
 			return fmt.Errorf("%w: %d checks are not satisfied: %s", registry.ErrState, len(open), strings.Join(open, "; "))
 		}
 		if len(r.Accepted) == 0 {
-			return fmt.Errorf("%w: nobody has accepted the terms", registry.ErrState)
+			return fmt.Errorf("%w: nobody has accepted the terms; next may be accept-terms", registry.ErrState)
 		}
 		b, err := t.Casebook()
 		if err != nil {
@@ -460,7 +460,7 @@ func (d *Desk) ConfirmChange(ctx context.Context, a registry.Actor, abn registry
 			}
 		}
 		if n == 0 {
-			return fmt.Errorf("%w: no change waits to be confirmed", registry.ErrState)
+			return fmt.Errorf("%w: no change waits to be confirmed; next may be tell-change", registry.ErrState)
 		}
 		return nil
 	})

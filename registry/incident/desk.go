@@ -347,6 +347,11 @@ func (x *Incident) move(to State) error {
 		x.State = to
 		return nil
 	}
+	return x.wrongState()
+}
+
+// wrongState refuses what the incident's state does not let happen.
+func (x *Incident) wrongState() error {
 	return fmt.Errorf("%w: incident %s is %s; what may follow is %s", registry.ErrState, x.ID, x.State, orNothing(join(next[x.State])))
 }
 

@@ -32,7 +32,7 @@ func (d *Desk) Amend(ctx context.Context, a registry.Actor, id string, s Stage, 
 			return err
 		}
 		if !x.State.Live() {
-			return fmt.Errorf("%w: incident %s is %s", registry.ErrState, x.ID, x.State)
+			return x.wrongState()
 		}
 		set(&x.Title, s.Title)
 		set(&x.Description, s.Description)
@@ -173,7 +173,7 @@ func (d *Desk) AskLogs(ctx context.Context, a registry.Actor, id string, entity 
 		e := t.View().Entity(entity)
 		switch {
 		case !x.State.Live():
-			return fmt.Errorf("%w: incident %s is %s", registry.ErrState, x.ID, x.State)
+			return x.wrongState()
 		case e == nil:
 			return registry.Field("/entity", "no entity %s is in the register", entity)
 		case strings.TrimSpace(what) == "":
@@ -261,7 +261,7 @@ func (d *Desk) Assess(ctx context.Context, a registry.Actor, id string, eligible
 			return err
 		}
 		if !x.Exposure.Breach() {
-			return fmt.Errorf("%w: incident %s is no data breach", registry.ErrState, x.ID)
+			return fmt.Errorf("%w: incident %s is no data breach; amend what was exposed first", registry.ErrState, x.ID)
 		}
 		for p, at := range map[string]registry.Time{"/oaic": oaic, "/individuals": individuals} {
 			if at > t.Now() || at.Set() && at < x.AwareAt {
@@ -346,7 +346,7 @@ func (d *Desk) AppealAgainst(ctx context.Context, a registry.Actor, id, grounds 
 			return registry.Field("/grounds", "say what should be looked at again")
 		}
 		if x.State == Appealed {
-			return fmt.Errorf("%w: incident %s is under appeal already", registry.ErrState, x.ID)
+			return fmt.Errorf("%w: incident %s is under appeal already; next may be decide-appeal", registry.ErrState, x.ID)
 		}
 		if err := x.move(Appealed); err != nil {
 			return err
@@ -489,7 +489,7 @@ func (d *Desk) Notify(ctx context.Context, a registry.Actor, id string, audience
 			return err
 		}
 		if !x.State.Live() || x.State == Draft {
-			return fmt.Errorf("%w: incident %s is %s", registry.ErrState, x.ID, x.State)
+			return x.wrongState()
 		}
 		if len(audiences) == 0 {
 			return registry.Field("/audiences", "name at least one of entity, chain, intermediary, user")
