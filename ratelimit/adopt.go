@@ -169,7 +169,7 @@ func (l *Limiter) heed(n *Notice, at *instant) {
 		return
 	}
 	a.sync.recalled = true
-	a.sync.fleet = n.Demand
+	a.sync.fleet, a.sync.others = n.Demand, max(n.Demand-a.sync.told, 0)
 	if !a.sync.queued {
 		a.sync.queued = true
 		l.active = append(l.active, a)
@@ -195,7 +195,7 @@ func (l *Limiter) heedCold(n *Notice, a *account, at *instant) {
 	a.Share = at.part.standing(a.limit)
 	a.level = float64(a.Cap)
 	a.rest = a.limit.Total().Cap - a.Cap
-	s.low = a.level / 2
+	s.low, s.recalled = a.level/2, false // nobody wants any of it
 	if !s.queued {
 		s.queued = true // to be evicted
 		l.active = append(l.active, a)
@@ -249,7 +249,7 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 		}
 	}
 	a.rest = r.Rest
-	s.fleet, s.free, s.room = r.Demand, r.Free, r.Room
+	s.fleet, s.others, s.free, s.room = r.Demand, max(r.Demand-it.Demand, 0), r.Free, r.Room
 	if r.Short {
 		s.recalled = true
 	}

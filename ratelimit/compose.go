@@ -22,7 +22,7 @@ func (l *Limiter) compose(at *instant) (*Request, []*account) {
 			continue
 		}
 		a.fit(nil, at)
-		a.sync.scan(at.elapsed)
+		a.sync.scan(a.limit.Kind, at.elapsed)
 		if len(req.Items) < itemsMax && !l.failing { // then it is only asked whether it is there (step)
 			if it, due := l.item(a, at); due {
 				req.Items = append(req.Items, it)
@@ -79,7 +79,7 @@ func (a *account) resting(now time.Duration) resting {
 
 // scan updates the estimate of demand: requests a second, over a fifth of a
 // second or as long as it takes to see eight.
-func (s *accountSync) scan(now time.Duration) {
+func (s *accountSync) scan(kind Kind, now time.Duration) {
 	dt := now - s.scanned
 	if s.scanned == 0 {
 		dt = tick
@@ -101,7 +101,7 @@ func (s *accountSync) scan(now time.Duration) {
 	if s.demand > 2*s.askedBy && s.notBefore > now {
 		s.notBefore = min(s.notBefore, s.last+backoffMin) // it was set for another demand
 	}
-	s.follow(n, dt, now, span)
+	s.follow(kind, n, dt, now, span)
 	if now-s.lastUse >= idleAfter {
 		s.demand, s.steady, s.firstUse = 0, 0, 0
 	}
@@ -111,7 +111,7 @@ func (s *accountSync) scan(now time.Duration) {
 // long that bursts, which are met with tokens, do not move it, until demand has
 // been elsewhere for longer than a burst, or a pause between two, lasts. Then it
 // is what has come since.
-func (s *accountSync) follow(n float64, dt, now, span time.Duration) {
+func (s *accountSync) follow(kind Kind, n float64, dt, now, span time.Duration) {
 	if s.firstUse == 0 {
 		s.firstUse = now - dt
 	}
@@ -135,9 +135,9 @@ func (s *accountSync) follow(n float64, dt, now, span time.Duration) {
 		return
 	}
 	s.steady = s.sideCount / since.Seconds()
-	if side < 0 && s.fleet > 0 {
+	if side < 0 && s.others > 0 && kind == Rate { // what is held of other kinds outlasts a pause
 		// Its part of the rate is for those that have more to do by now.
-		s.fleet = max(s.fleet-s.told+int64(s.steady), int64(s.steady))
+		s.fleet = s.others + int64(s.steady)
 		s.recalled = true
 	}
 	s.firstUse = s.sideSince
@@ -252,7 +252,12 @@ func (l *Limiter) keep(a *account, at *instant) int64 {
 	if a.limit.Kind.Calendar() && a.sync.recalled || total < 20*Micro*int64(at.part.Parts) {
 		return 0
 	}
-	return min(Micro, at.part.standing(a.limit).Cap)
+	standing := at.part.standing(a.limit).Cap
+	if a.limit.Kind == Rate && !a.sync.recalled {
+		few := total / keepPart / int64(at.part.Parts)
+		return min(max(few-few%Micro, Micro), standing)
+	}
+	return min(Micro, standing)
 }
 
 // gift is what an account can do without.

@@ -45,6 +45,7 @@ const (
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
 	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
 	chunkOpen    = 8                      // of such a chunk, one in so many is open without use
+	keepPart     = 100                    // of a burst, all sidecars may keep one in so many while they are idle
 	chunkAlone   = 4                      // requests of a calendar quota that a sidecar alone holds at least
 	headroom     = 200 * time.Millisecond // how much refill it should have empty capacity for
 	fresh        = 800 * time.Millisecond // figures of limits in use are told this often
@@ -94,6 +95,7 @@ type accountSync struct {
 	asks      int // in a row
 	lastNag   time.Duration
 	fleet     int64      // demand of the fleet
+	others    int64      // of the fleet but for this sidecar, as of the last answer
 	free      int64      // the pool's tokens
 	room      int64      // and its empty capacity
 	dry       bool       // the last answer gave less than asked
