@@ -195,6 +195,9 @@ func compare(ctx context.Context, sides *[2]side, rep *report.Report, o options)
 	f["cpu_ratio"], f["cpu_ratio_min"], f["cpu_ratio_max"] = median(cost), slices.Min(cost), slices.Max(cost)
 	f["p50_ratio"], f["p99_ratio"], f["envoy_cpu_ratio"] = median(p50), median(p99), median(envoyCost)
 	f["errors"] = float64(bad)
+	if bad > 0 {
+		fmt.Fprintf(os.Stderr, "%d of %d requests were not answered with 200; the first was\n%s\n", bad, total, sides[0].world.up.badText)
+	}
 	return nil
 }
 
