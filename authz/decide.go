@@ -177,6 +177,9 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 	if reason := x.subject(r, claims, d); reason != OK {
 		return reason
 	}
+	if reason := x.permitted(view, d); reason != OK {
+		return reason
+	}
 	streaming := d.Service.Streaming != ""
 	if streaming && x.Streams != nil && !x.Streams.Room(d.Product.ID) {
 		return RateLimited

@@ -102,6 +102,10 @@ func viewOf(t testing.TB, records []any, now time.Time) *registry.View {
 			rec.Kind, rec.ID = registry.KindNotice, x.ID
 		case registry.Limit:
 			rec.Kind, rec.ID = registry.KindLimit, x.ID
+		case registry.Protected:
+			rec.Kind, rec.ID = registry.KindProtected, x.ID
+		case registry.Screen:
+			rec.Kind, rec.ID = registry.KindScreen, x.ID
 		default:
 			t.Fatalf("no kind for %T", r)
 		}

@@ -41,6 +41,7 @@ const (
 	EnvironmentMismatch
 	PVTClientNotNamed
 	AnomalySuspended
+	ClientNotPermitted
 
 	RateLimited
 	QuotaExhausted
@@ -149,6 +150,7 @@ var reasons = [NReasons]reasonInfo{
 	EnvironmentMismatch:      {"environment-mismatch", 403, "Client app is for another environment", "The client app is registered for another environment than the one this host serves."},
 	PVTClientNotNamed:        {"pvt-client-not-named", 403, "Client is not named for verification testing", "In production verification testing the product acts only for the clients named in its entitlement."},
 	AnomalySuspended:         {"anomaly-suspended", 403, "Suspended by monitoring", "Monitoring suspended this subject for a limited time; its console says why and how to have it reviewed."},
+	ClientNotPermitted:       {"client-not-permitted", 403, "Not permitted for this client", "The product may not make this call for the client or person it concerns: the client may deal with the agency directly; contact the agency, naming this decision."},
 
 	RateLimited:           {"rate-limited", 429, "Too many requests", "Slow down and try again after the time in Retry-After."},
 	QuotaExhausted:        {"quota-exhausted", 429, "Quota is used up", "The quota for this period is used up."},

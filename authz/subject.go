@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/dspgate/dspgate/authz/token"
+	"github.com/dspgate/dspgate/registry"
 )
 
 // SubjectHasher turns the identifier of a person or client into a keyed hash
@@ -53,6 +54,25 @@ func (x *SubjectHasher) Sum(kind, id string) (out [16]byte) {
 	copy(out[:], s.buf)
 	x.pool.Put(s)
 	return out
+}
+
+// permitted looks whether a policy keeps the product from the client or person
+// the call concerns. The answer does not say that anybody is on a list.
+func (x *Decider) permitted(view *registry.View, d *Decision) Reason {
+	if view.Screened(d.Product.ID, d.Service.Risk) == nil {
+		return OK
+	}
+	if view.IsProtected(d.SubjectHash) {
+		return ClientNotPermitted
+	}
+	if d.ClientABN != 0 {
+		var b [11]byte
+		t, _ := d.ClientABN.AppendText(b[:0])
+		if view.IsProtected(x.Subjects.Sum("client_abn", string(t))) {
+			return ClientNotPermitted
+		}
+	}
+	return OK
 }
 
 // subjectBytesMax bounds what can be an identifier of a person or client.

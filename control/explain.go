@@ -295,7 +295,7 @@ func fromRegister(r authz.Reason) bool {
 	case authz.OK, authz.ClientUnknown, authz.EntityNotRegistered, authz.EntitySuspended, authz.EntityCancelled,
 		authz.ProductNotWhitelisted, authz.ProductRestricted, authz.ProductSuspended, authz.ProductDelisted, authz.CertificationExpired,
 		authz.VersionNotRegistered, authz.VersionUnsupported, authz.VersionBlocked, authz.ServiceNotEntitled, authz.EnvironmentMismatch,
-		authz.CredentialBlocked, authz.AnomalySuspended:
+		authz.CredentialBlocked, authz.AnomalySuspended, authz.ClientNotPermitted:
 		return true
 	}
 	return false
@@ -322,6 +322,9 @@ func registerAnswer(v *registry.View, r *authz.Record, at registry.Time) authz.R
 	}
 	if e := st.Product.Entitled(r.Service, r.Environment); e == nil || e.From > at || e.Until != 0 && at >= e.Until {
 		return authz.ServiceNotEntitled
+	}
+	if v.Screened(st.Product.ID, service.Risk) != nil && (v.IsProtected(registry.ClientHash(r.SubjectHash)) || v.IsProtected(registry.ClientHash(r.ClientHash))) {
+		return authz.ClientNotPermitted
 	}
 	return authz.OK
 }

@@ -63,14 +63,13 @@ type world struct {
 	files   string // the folder of evidence
 	records map[authz.DecisionID]authz.Record
 
-	policies  *policy.Desk
-	signals   []anomaly.Signal
-	protected []anomaly.Hash
-	client    *http.Client
-	used      map[string]control.LimitUse // by account
-	usesErr   error
-	calls     *controltest.Tape // what the sidecars decide from now on
-	hub       *live.Hub
+	policies *policy.Desk
+	signals  []anomaly.Signal
+	client   *http.Client
+	used     map[string]control.LimitUse // by account
+	usesErr  error
+	calls    *controltest.Tape // what the sidecars decide from now on
+	hub      *live.Hub
 }
 
 func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
@@ -151,7 +150,7 @@ func newWorld(t testing.TB) *world {
 	incidents := w.startIncidents()
 	w.policies = &policy.Desk{Register: w.reg, Incidents: incidents}
 	h, err := control.New(control.Config{
-		Policies: w.policies, Protected: w, Signals: control.Signals{
+		Policies: w.policies, Signals: control.Signals{
 			Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.signals, nil },
 			Each: func(_ context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error {
 				for _, s := range w.signals {
@@ -254,12 +253,6 @@ func (w *world) startIncidents() *incident.Desk {
 			return w.desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
 		},
 	}
-}
-
-// SetProtected stands in for the sidecars.
-func (w *world) SetProtected(_ context.Context, _ int64, hashes []anomaly.Hash) error {
-	w.protected = hashes
-	return nil
 }
 
 // Probe stands in for the prober: it finds what a well-kept endpoint shows.

@@ -311,6 +311,12 @@ func (s *server) previewPolicy(c *call, in *previewPolicyBody) (answer, error) {
 				if x := c.view.Service(r.Service); x != nil {
 					risk = x.Risk
 				}
+				if rule.Then.Do == policy.Deny {
+					if c.view.IsProtected(registry.ClientHash(r.SubjectHash)) || c.view.IsProtected(registry.ClientHash(r.ClientHash)) {
+						trial.Screened(r.ProductID, risk)
+					}
+					return true
+				}
 				trial.Call(r.ProductID, r.ClientID, risk, r.At.Std())
 			}
 			return true

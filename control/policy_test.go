@@ -161,7 +161,7 @@ func TestPolicyPreviewReplaysSignalsAndCalls(t *testing.T) {
 	}
 }
 
-// The list of protected clients is hashes alone, and never lies in the log.
+// The list of protected clients is hashes alone, which no answer and no change shows.
 func TestProtectedClientsAreHashesOnly(t *testing.T) {
 	w := newWorld(t)
 	hash := strings.Repeat("0f", 16)
@@ -170,8 +170,12 @@ func TestProtectedClientsAreHashesOnly(t *testing.T) {
 		By      string
 	}
 	w.call(officer, "PUT", "/v1/protected-clients?why=the+list", "# two\n"+hash+"\n"+hash+" # again\n").data(t, 200, &list)
-	if list.Clients != 1 || list.By != officer || len(w.protected) != 1 || w.protected[0][0] != 0x0f {
-		t.Errorf("%+v, %d handed on", list, len(w.protected))
+	v, err := w.reg.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list.Clients != 1 || list.By != officer || !v.IsProtected(registry.ClientHash([]byte(strings.Repeat("\x0f", 16)))) {
+		t.Errorf("%+v", list)
 	}
 	for _, bad := range []string{"123456782", "12345678211", strings.Repeat("zz", 16)} {
 		r := w.call(officer, "PUT", "/v1/protected-clients?why=x", bad)
@@ -186,5 +190,77 @@ func TestProtectedClientsAreHashesOnly(t *testing.T) {
 		t.Fatal(err)
 	} else if c, err := registry.CaseOf[policy.ProtectedList](book, policy.ProtectedID); err != nil || c.Body.Digest == "" || strings.Contains(fmt.Sprintf("%+v", c.Body), hash) {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// A denial of single calls is tried on the calls recorded, and holds once two
+// people have it enforced; the answer to a caller tells of no list.
+func TestADenialIsPreviewedAndEnforced(t *testing.T) {
+	w := newWorld(t)
+	hash := authz.Hash([]byte(strings.Repeat("\x0f", 16)))
+	w.call(officer, "PUT", "/v1/protected-clients?why=the+list", strings.Repeat("0f", 16)).data(t, 200, nil)
+	ids, at := authz.NewIDs(), time.Now().Add(-time.Hour)
+	for i, r := range []authz.Record{
+		{ProductID: "FP-1001", Service: "abr.lookup", ClientHash: hash},
+		{ProductID: "FP-1001", Service: "as.0004.get", SubjectHash: hash},
+		{ProductID: "FP-1003", Service: "as.0004.get", ClientHash: hash},
+		{ProductID: "FP-1001", Service: "as.0004.get", Reason: authz.RateLimited, ClientHash: hash},
+		{ProductID: "FP-1001", Service: "as.0004.get", ClientHash: authz.Hash{1}},
+	} {
+		r.ID, r.At = ids.Next(at), registry.At(at.Add(time.Duration(i)*time.Second))
+		w.records[r.ID] = r
+	}
+	const rule = `"when":{"signals":["protected-client"],"except":["FP-1003"]},"then":{"do":"deny","min_risk":3}`
+	var out struct {
+		Text             string
+		Allowed, Refused int
+		Touched          []struct {
+			ProductID string `json:"product_id"`
+			Outcome   string
+		}
+	}
+	w.call(officer, "POST", "/v1/policies/preview", `{`+rule+`}`).data(t, 200, &out)
+	if out.Allowed != 4 || out.Refused != 1 || len(out.Touched) != 1 || out.Touched[0].ProductID != "FP-1001" || out.Touched[0].Outcome != "denied" ||
+		!strings.Contains(out.Text, "deny the single call of a service rated 3 or higher") {
+		t.Errorf("%+v", out)
+	}
+	for bad, field := range map[string]string{
+		`{"purpose":"x","when":{"signals":["persons"]},"then":{"do":"deny"}}`:                           "/then/do",
+		`{"purpose":"x","when":{},"then":{"do":"deny"}}`:                                                "/then/do",
+		`{"purpose":"x","when":{"signals":["protected-client"],"surprise":3},"then":{"do":"deny"}}`:     "/then/do",
+		`{"purpose":"x","when":{"signals":["protected-client"]},"then":{"do":"deny","for_minutes":60}}`: "/then/for_minutes",
+		`{"purpose":"x","when":{"signals":["protected-client"]},"then":{"do":"observe","min_risk":3}}`:  "/then/min_risk",
+		`{"purpose":"x","when":{"signals":["protected-client"]},"then":{"do":"deny","on":"product"}}`:   "/then/on",
+	} {
+		if r := w.call(officer, "PUT", "/v1/policies/shield", bad); r.status != 422 || !strings.Contains(r.body, field) {
+			t.Errorf("%s: %d %s", bad, r.status, r.body)
+		}
+	}
+	screens := func() int {
+		v, err := w.reg.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(v.Screens())
+	}
+	var p policyRef
+	w.call(officer, "PUT", "/v1/policies/shield", `{"purpose":"hands off",`+rule+`}`).data(t, 200, &p)
+	if screens() != 0 {
+		t.Error("in shadow it denies")
+	}
+	w.call(officer, "POST", "/v1/policies/shield/enforce", `{"reason":"seen"}`).data(t, 200, &p)
+	if screens() != 0 {
+		t.Error("one person is enough")
+	}
+	w.call(operator, "POST", "/v1/policies/shield/enforce", `{"reason":"seen too"}`).data(t, 200, &p)
+	if screens() != 1 {
+		t.Error("two people are not enough")
+	}
+	w.call(officer, "POST", "/v1/policies/shield/relax", nil).data(t, 200, &p)
+	if screens() != 0 || p.Shadow == 0 {
+		t.Errorf("put back into shadow it denies: %+v", p)
+	}
+	if text := authz.ClientNotPermitted.Title() + authz.ClientNotPermitted.Detail(); strings.Contains(text, "list") || strings.Contains(text, "protected") {
+		t.Errorf("it tells of a list: %s", text)
 	}
 }

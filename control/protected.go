@@ -1,9 +1,7 @@
 package control
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -11,11 +9,6 @@ import (
 	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/registry"
 )
-
-// Protected hands the list of protected clients to the sidecars.
-type Protected interface {
-	SetProtected(ctx context.Context, version int64, hashes []anomaly.Hash) error
-}
 
 // protectedBytesMax bounds the file.
 const protectedBytesMax = 16 << 20
@@ -40,15 +33,12 @@ func (s *server) getProtected(c *call) (answer, error) {
 	return answer{data: x.Body}, nil
 }
 
-// setProtected enters who changed the list, and then hands it on: the list
-// itself never lies in the log.
+// setProtected enters the list and who changed it; the sidecars follow as they
+// follow every change of the register.
 func (s *server) setProtected(c *call) (answer, error) {
 	d, _, err := s.policies()
 	if err != nil {
 		return answer{}, err
-	}
-	if s.protected == nil {
-		return answer{}, unavailable(fmt.Errorf("nobody watches callers here"))
 	}
 	why, _ := c.filter("why")
 	_ = http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(time.Now().Add(uploadTimeout))
@@ -62,9 +52,6 @@ func (s *server) setProtected(c *call) (answer, error) {
 	out, err := d.SetProtected(c.r.Context(), c.actor, hashes, registry.Meta{Reason: why})
 	if err != nil {
 		return answer{}, pathField(err, "/reason", "why")
-	}
-	if err := s.protected.SetProtected(c.r.Context(), int64(out.Revision), hashes); err != nil {
-		return answer{}, unavailable(fmt.Errorf("the list was entered and did not reach the sidecars, send it again: %w", err))
 	}
 	x, err := registry.CaseOf[policy.ProtectedList](out.Cases, policy.ProtectedID)
 	if err != nil {

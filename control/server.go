@@ -41,8 +41,6 @@ type Config struct {
 	// answer 404. Signals are what the watcher told of them.
 	Policies *policy.Desk
 	Signals  Signals
-	// Protected takes the list of protected clients. Nil: it cannot be changed.
-	Protected Protected
 	// Casework works on registrations and certifications. Nil: their addresses answer 404.
 	Casework *casework.Desk
 	// Prober makes the automated checks. Nil: none are made.
@@ -85,7 +83,6 @@ type server struct {
 	incidentDesk *incident.Desk
 	policyDesk   *policy.Desk // may be nil: ask policies()
 	signals      Signals
-	protected    Protected
 	casework     *casework.Desk
 	prober       Prober
 	intake       *intake.Importer
@@ -113,7 +110,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Now = time.Now
 	}
 	s := &server{
-		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, policyDesk: cfg.Policies, signals: cfg.Signals, protected: cfg.Protected, prober: cfg.Prober, importing: make(chan struct{}, 1), auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
+		reg: cfg.Register, decisions: cfg.Decisions, changes: cfg.Changes, uses: cfg.Uses, audit: cfg.Audit, assurance: cfg.Assurance, casework: cfg.Casework, incidentDesk: cfg.Incidents, policyDesk: cfg.Policies, signals: cfg.Signals, prober: cfg.Prober, importing: make(chan struct{}, 1), auth: cfg.Auth, ready: cfg.Ready, log: cfg.Log,
 		version: cfg.Version, drain: cfg.Drain, now: cfg.Now, doc: newDocument(cfg.Version), slots: make(chan struct{}, inFlightMax), live: cfg.Live,
 	}
 	if cfg.Casework != nil {

@@ -16,7 +16,7 @@ type Builder struct {
 	own           struct {
 		entities, products, apps, credentials, subscriptions, services, suspensions, denials, notices, clientSubs owned
 		suspended                                                                                                 [KindService + 1]owned
-		limits                                                                                                    owned
+		limits, protected, screens                                                                                owned
 		limited                                                                                                   [KindTier + 1]owned
 	}
 }
@@ -73,6 +73,14 @@ func (b *Builder) insert(entry any) {
 	case *Entry[Limit]:
 		if _, ok := insert(b, &b.v.limits, &b.own.limits, e); ok {
 			b.indexLimit(e)
+		}
+	case *Entry[Protected]:
+		if _, ok := insert(b, &b.v.protected, &b.own.protected, e); ok {
+			b.v.protectedRevision = max(b.v.protectedRevision, e.Revision)
+		}
+	case *Entry[Screen]:
+		if _, ok := insert(b, &b.v.screens, &b.own.screens, e); ok {
+			b.indexScreens()
 		}
 	default:
 		panic(fmt.Sprintf("registry: a decoder made a %T", entry))

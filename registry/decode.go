@@ -49,6 +49,10 @@ func (d *decoder) decode(r *Record) (entry any, err error) {
 		return decodeWith(r, func(v *Notice) bool { return v.ID == r.ID }, nil)
 	case KindLimit:
 		return decodeWith(r, func(v *Limit) bool { return v.ID == r.ID && v.ID == LimitID(v.Subject, v.Name) }, nil)
+	case KindProtected:
+		return decodeWith(r, func(v *Protected) bool { return v.well(r.ID) }, nil)
+	case KindScreen:
+		return decodeWith(r, func(v *Screen) bool { return v.ID == r.ID }, nil)
 	}
 	return nil, fmt.Errorf("%w: record kind %d", ErrInvalid, r.Kind)
 }

@@ -211,9 +211,11 @@ const (
 	KindNotice
 	KindLimit
 	KindTier // subject of a limit only; the records are limits
+	KindProtected
+	KindScreen
 )
 
-var kindWords = []string{"", "entity", "product", "version", "client-app", "credential", "subscription", "service", "suspension", "denial", "notice", "limit", "tier"}
+var kindWords = []string{"", "entity", "product", "version", "client-app", "credential", "subscription", "service", "suspension", "denial", "notice", "limit", "tier", "protected", "screen"}
 
 func (k Kind) String() string               { return enumText(kindWords, uint8(k)) }
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

@@ -373,6 +373,10 @@ func entryOf[T any](v *View, id string) *Entry[T] {
 		e = v.notices.get(id)
 	case *Limit:
 		e = v.limits.get(id)
+	case *Protected:
+		e = v.protected.get(id)
+	case *Screen:
+		e = v.screens.get(id)
 	default:
 		panic("registry: no such record type")
 	}

@@ -28,6 +28,8 @@ type View struct {
 	denials       table[Denial]
 	notices       table[Notice]
 	limits        table[Limit]
+	protected     table[Protected]
+	screens       table[Screen]
 
 	// suspended lists, per kind and ID of the subject, every suspension not
 	// lifted: without end first, then those that expire last. Expired ones stay:
@@ -40,7 +42,10 @@ type View struct {
 	// limited lists, per kind and ID of the subject, the limits not removed, by name.
 	limited        [KindTier + 1]table[[]*Limit]
 	limitsRevision Revision
-	routes         *Routes
+	// screening are the screens not removed, by ID: mostly none.
+	screening         []*Screen
+	protectedRevision Revision
+	routes            *Routes
 }
 
 // Entity finds an entity; nil when unknown.
@@ -188,6 +193,10 @@ func (v *View) Entry(kind Kind, id string) (value any, rev Revision, ok bool) {
 		return entryAny(v.notices.get(id))
 	case KindLimit:
 		return entryAny(v.limits.get(id))
+	case KindProtected:
+		return entryAny(v.protected.get(id))
+	case KindScreen:
+		return entryAny(v.screens.get(id))
 	}
 	return nil, 0, false
 }

@@ -120,7 +120,7 @@ func (d *Desk) measure(t *registry.Tx, m *Match, a *Alarm, share func(string) fl
 	then := &m.Active.Rule.Then
 	target, known := m.Target()
 	radius := RadiusIn(t.View(), t.Now(), share)
-	if then.Do != Observe {
+	if then.touches() {
 		if known {
 			a.Why = then.Exceeded(radius, m.Facts.Product, share(m.Facts.Product))
 		} else {
@@ -136,6 +136,8 @@ func (d *Desk) measure(t *registry.Tx, m *Match, a *Alarm, share func(string) fl
 	}
 	a.Outcome = then.Do.outcome()
 	switch {
+	case then.Do == Deny:
+		a.ContainedAt = t.Now()
 	case then.Do == Observe:
 	case a.Why != "":
 		a.Outcome = Asked
@@ -204,6 +206,8 @@ func (a *Alarm) outcomeText(m *Match) string {
 		return "Already under " + a.Suspension
 	case Observed:
 		return "Nothing was done to it"
+	case Denied:
+		return "Its calls about protected clients are refused, and no others"
 	}
 	return fmt.Sprintf("%s by %s: %s", a.Outcome, a.Suspension, m.Active.Rule.Then.Text())
 }

@@ -74,13 +74,14 @@ const (
 	Throttled  Outcome = "throttled"
 	Restricted Outcome = "restricted"
 	Suspended  Outcome = "suspended"
+	Denied     Outcome = "denied"  // the calls alone
 	Already    Outcome = "already" // a measure as strong was in force
 	Asked      Outcome = "asked"   // a person decides
 )
 
 // Outcomes are all outcomes.
 func Outcomes() []Outcome {
-	return []Outcome{Would, Observed, Throttled, Restricted, Suspended, Already, Asked}
+	return []Outcome{Would, Observed, Denied, Throttled, Restricted, Suspended, Already, Asked}
 }
 
 func (d Do) outcome() Outcome {
@@ -91,6 +92,8 @@ func (d Do) outcome() Outcome {
 		return Restricted
 	case Suspend:
 		return Suspended
+	case Deny:
+		return Denied
 	}
 	return Observed
 }

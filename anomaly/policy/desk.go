@@ -112,20 +112,39 @@ func (d *Desk) Enforce(ctx context.Context, a registry.Actor, id string, m regis
 		if strings.TrimSpace(m.Reason) == "" {
 			return registry.Field("/reason", "say why: what it said in shadow, and who looked at that")
 		}
-		_, err := p.Enforce(step(t, m.Reason), d.ShadowLeast)
-		return err
+		if _, err := p.Enforce(step(t, m.Reason), d.ShadowLeast); err != nil {
+			return err
+		}
+		return screen(t, p)
 	})
 }
 
 // Relax puts the enforced version back into shadow. What it has imposed stays
 // until it ends or is lifted.
 func (d *Desk) Relax(ctx context.Context, a registry.Actor, id string, m registry.Meta) (registry.Outcome, error) {
-	return d.change(ctx, a, id, "relax", m, func(t *registry.Tx, p *Policy) error { return p.Relax(step(t, m.Reason)) })
+	return d.change(ctx, a, id, "relax", m, func(t *registry.Tx, p *Policy) error {
+		if err := p.Relax(step(t, m.Reason)); err != nil {
+			return err
+		}
+		return screen(t, p)
+	})
 }
 
 // Stop ends a policy; its versions and alarms stay to be read.
 func (d *Desk) Stop(ctx context.Context, a registry.Actor, id string, m registry.Meta) (registry.Outcome, error) {
-	return d.change(ctx, a, id, "stop", m, func(t *registry.Tx, p *Policy) error { p.Stop(step(t, m.Reason)); return nil })
+	return d.change(ctx, a, id, "stop", m, func(t *registry.Tx, p *Policy) error {
+		p.Stop(step(t, m.Reason))
+		return screen(t, p)
+	})
+}
+
+// screen tells the sidecars what the policy says of single calls, in the same
+// change.
+func screen(t *registry.Tx, p *Policy) error {
+	if v := p.version(p.Enforced); v != nil && v.Then.Do == Deny {
+		return t.Screen(v.Rule.Screen(p.ID))
+	}
+	return t.Unscreen(p.ID)
 }
 
 // Confirm says that an alarm was right, and when it began, as far as anybody

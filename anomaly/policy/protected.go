@@ -12,8 +12,8 @@ import (
 )
 
 // ProtectedList is what is kept of the list of protected clients: who changed
-// it and how long it is. The list itself goes to the sidecars; from here it can
-// only be told whether it is still the same.
+// it and how long it is. The list itself goes to the sidecars with the register
+// (registry.Protected); from here it can only be told whether it is still the same.
 type ProtectedList struct {
 	Clients int           `json:"clients"`
 	Digest  string        `json:"digest,omitempty"` // SHA-256 of the hashes in order, in hexadecimal
@@ -40,6 +40,9 @@ func (d *Desk) SetProtected(ctx context.Context, a registry.Actor, hashes []anom
 		if _, err := registry.ChangingCase[ProtectedList](t, ProtectedID, m); err != nil && !errors.Is(err, registry.ErrNotFound) {
 			return err
 		}
+		if err := t.SetProtected(hashesOf(hashes)); err != nil {
+			return err
+		}
 		sum := sha256.New()
 		for i := range hashes {
 			sum.Write(hashes[i][:])
@@ -48,4 +51,12 @@ func (d *Desk) SetProtected(ctx context.Context, a registry.Actor, hashes []anom
 			Clients: len(hashes), Digest: hex.EncodeToString(sum.Sum(nil)), By: a.Name, At: t.Now(), Reason: m.Reason,
 		})
 	})
+}
+
+func hashesOf(all []anomaly.Hash) []registry.ClientHash {
+	out := make([]registry.ClientHash, len(all))
+	for i := range all {
+		out[i] = registry.ClientHash(all[i])
+	}
+	return out
 }

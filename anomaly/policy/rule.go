@@ -18,6 +18,11 @@ type Rule struct {
 	Then Countermeasure `json:"then"`
 }
 
+// Screen is what a rule that denies says to the sidecars.
+func (r *Rule) Screen(policy string) registry.Screen {
+	return registry.Screen{ID: policy, Products: r.When.Products, Except: r.When.Except, MinRisk: r.Then.MinRisk}
+}
+
 // Condition selects signals. All that it says must hold; what it leaves out, it
 // does not ask for.
 type Condition struct {
@@ -58,10 +63,13 @@ const (
 	Throttle Do = "throttle" // so many calls a second, the rest anomaly-throttled
 	Restrict Do = "restrict" // services of low ratings only, the rest product-restricted
 	Suspend  Do = "suspend"  // anomaly-suspended
+	// Deny refuses the single calls that concern a protected client, with
+	// client-not-permitted, and leaves the caller alone otherwise.
+	Deny Do = "deny"
 )
 
 // Actions are all actions, mildest first.
-func Actions() []Do { return []Do{Observe, Throttle, Restrict, Suspend} }
+func Actions() []Do { return []Do{Observe, Deny, Throttle, Restrict, Suspend} }
 
 // Countermeasure is what is done.
 type Countermeasure struct {
@@ -76,6 +84,8 @@ type Countermeasure struct {
 	Rate int64 `json:"rate,omitempty"`
 	// MaxRisk is of a restriction: the highest service rating left.
 	MaxRisk registry.Risk `json:"max_risk,omitempty" minimum:"0" maximum:"3"`
+	// MinRisk is of a denial: the lowest service rating it holds for; 0: all.
+	MinRisk registry.Risk `json:"min_risk,omitempty" minimum:"0" maximum:"4"`
 	// Incident is the type of the incident raised. "": what the signals suggest.
 	Incident string `json:"incident_type,omitempty"`
 	// MaxProducts and MaxTraffic bound what policies do without a person, all of
@@ -149,19 +159,26 @@ func (a *Countermeasure) check(pointer string, c *Condition) error {
 		errs = append(errs, registry.Field(pointer+at, format, args...))
 	}
 	if !slices.Contains(Actions(), a.Do) {
-		add("/do", "%q is no action; use observe, throttle, restrict or suspend", cut(string(a.Do)))
+		add("/do", "%q is no action; use observe, deny, throttle, restrict or suspend", cut(string(a.Do)))
 		return errors.Join(errs...)
 	}
 	if a.On != "" && a.On != "product" {
 		add("/on", "%q: use product, or leave it out for the subject of the signals", cut(a.On))
 	}
+	if a.Do == Deny {
+		errs = append(errs, a.checkDeny(pointer, c))
+	} else if a.MinRisk != 0 {
+		add("/min_risk", "only a denial has a lowest rating")
+	}
 	switch {
+	case a.Do == Deny && a.Minutes != 0:
+		add("/for_minutes", "a denial holds for as long as the policy is enforced; leave it out")
 	case a.Do == Observe && a.Minutes != 0:
 		add("/for_minutes", "observing takes no time; leave it out")
-	case a.Do != Observe && (a.Minutes < 1 || a.Minutes > MinutesMax):
+	case a.touches() && (a.Minutes < 1 || a.Minutes > MinutesMax):
 		add("/for_minutes", "say for how long, 1 to %d minutes; a second person may extend it", MinutesMax)
 	}
-	if a.Do != Observe && a.On == "" {
+	if a.touches() && a.On == "" {
 		for _, k := range c.Subjects {
 			if k == anomaly.Subscription.String() || k == anomaly.Network.String() {
 				add("/on", "a %s is known by a keyed hash only, which nothing can be done to; use on product, or observe", k)
@@ -182,6 +199,28 @@ func (a *Countermeasure) check(pointer string, c *Condition) error {
 	}
 	if !(a.MaxTraffic >= 0 && a.MaxTraffic <= 100) {
 		add("/max_traffic_percent", "must be from 0 (the default, %d) to 100", maxTrafficDefault)
+	}
+	return errors.Join(errs...)
+}
+
+// touches tells whether something is done to a caller, for a time.
+func (a *Countermeasure) touches() bool { return a.Do != Observe && a.Do != Deny }
+
+// checkDeny wants of a denial what a sidecar can tell of a single call: whether
+// it concerns a protected client, by which product, of which service.
+func (a *Countermeasure) checkDeny(pointer string, c *Condition) error {
+	var errs []error
+	if len(c.Signals) != 1 || c.Signals[0] != anomaly.SignalProtected.String() {
+		errs = append(errs, registry.Field(pointer+"/do", "only calls about protected clients are denied one by one: let when.signals be %s alone", anomaly.SignalProtected))
+	}
+	if c.Surprise != 0 || c.Value != 0 || c.Newcomer != "" || len(c.States) > 0 || c.Risk != 0 || c.Signs > 1 || c.Within != 0 {
+		errs = append(errs, registry.Field(pointer+"/do", "a denial asks for nothing but products and except, and its min_risk: take the rest out of when"))
+	}
+	if a.MinRisk > 4 {
+		errs = append(errs, registry.Field(pointer+"/min_risk", "must be a rating from 1 to 4, or 0 for all"))
+	}
+	if a.On != "" {
+		errs = append(errs, registry.Field(pointer+"/on", "a denial is of single calls; leave it out"))
 	}
 	return errors.Join(errs...)
 }
@@ -207,6 +246,11 @@ func (r *Rule) Text() string {
 func (a *Countermeasure) Text() string {
 	text := string(a.Do)
 	switch a.Do {
+	case Deny:
+		text = "deny the single call"
+		if a.MinRisk > 0 {
+			text += fmt.Sprintf(" of a service rated %d or higher", a.MinRisk)
+		}
 	case Throttle:
 		text += fmt.Sprintf(" to %d calls a second", a.Rate)
 	case Restrict:

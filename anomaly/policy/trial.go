@@ -90,7 +90,7 @@ func (t *Trial) match(m *Match) {
 	then := &t.rule.Then
 	target, known := m.Target()
 	x.Outcome, x.Why = then.Do.outcome(), ""
-	if then.Do == Observe {
+	if !then.touches() {
 		return
 	}
 	if known {
@@ -116,6 +116,27 @@ func (t *Trial) radius(at time.Time) Radius {
 		r[m.product] = t.share(m.product)
 	}
 	return r
+}
+
+// Screened tries a call that was allowed, and concerned a protected client, on a
+// rule that denies such calls.
+func (t *Trial) Screened(product string, risk registry.Risk) {
+	s := t.rule.Screen("trial")
+	if t.rule.Then.Do != Deny || !s.Holds(product, risk) {
+		return
+	}
+	of := anomaly.Subject{Kind: anomaly.Product, ID: product}
+	x := t.touched[of]
+	if x == nil {
+		if len(t.touched) == trialMax {
+			t.left++
+			return
+		}
+		x = &Touched{Subject: subjectOf(of), Product: product, Outcome: Denied, Reasons: []string{}}
+		t.touched[of] = x
+	}
+	x.Calls++
+	x.Refused++
 }
 
 // Call tries a call that was allowed: of a product, by a client app, of a

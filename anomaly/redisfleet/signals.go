@@ -3,10 +3,8 @@ package redisfleet
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -107,62 +105,4 @@ func parseSignal(values map[string]any) (s anomaly.Signal, ok bool) {
 		P: in.P, Value: in.Value, Newcomer: in.Newcomer, Reasons: in.Reasons,
 	}
 	return s, ok && s.Subject.Kind.String() != "unknown"
-}
-
-// Protected clients are one set in Redis under a number that grows with every
-// change, so that a sidecar asks for the list only when it has changed.
-
-func (f *Fleet) protected() string { return f.o.Key + ":protected" }
-
-const (
-	fieldVersion = "v"
-	fieldHashes  = "h"
-)
-
-// SetProtected replaces the list of protected clients, by their keyed hashes.
-func (f *Fleet) SetProtected(ctx context.Context, version int64, hashes []anomaly.Hash) error {
-	b := make([]byte, 0, len(hashes)*len(anomaly.Hash{}))
-	for i := range hashes {
-		b = append(b, hashes[i][:]...)
-	}
-	if err := f.rdb.HSet(ctx, f.protected(), fieldVersion, version, fieldHashes, b).Err(); err != nil {
-		return fmt.Errorf("set protected clients: %w", err)
-	}
-	return nil
-}
-
-// ProtectedVersion is the version of the list there is; 0 for none.
-func (f *Fleet) ProtectedVersion(ctx context.Context) (int64, error) {
-	v, err := f.rdb.HGet(ctx, f.protected(), fieldVersion).Int64()
-	if errors.Is(err, redis.Nil) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read protected clients: %w", err)
-	}
-	return v, nil
-}
-
-// Protected reads the list, in order.
-func (f *Fleet) Protected(ctx context.Context) (version int64, hashes []anomaly.Hash, err error) {
-	values, err := f.rdb.HMGet(ctx, f.protected(), fieldVersion, fieldHashes).Result()
-	if err != nil {
-		return 0, nil, fmt.Errorf("read protected clients: %w", err)
-	}
-	v, _ := values[0].(string)
-	h, _ := values[1].(string)
-	if v == "" {
-		return 0, nil, nil
-	}
-	if version, err = strconv.ParseInt(v, 10, 64); err != nil {
-		return 0, nil, fmt.Errorf("read protected clients: %w", err)
-	}
-	const n = len(anomaly.Hash{})
-	if len(h)%n != 0 || len(h)/n > anomaly.ProtectedMax {
-		return 0, nil, fmt.Errorf("read protected clients: %d bytes are no list of hashes", len(h))
-	}
-	for b := range slices.Chunk([]byte(h), n) {
-		hashes = append(hashes, anomaly.Hash(b))
-	}
-	return version, hashes, nil
 }

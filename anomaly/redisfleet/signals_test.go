@@ -44,31 +44,3 @@ func TestSignalsAreKeptAndFoundAgain(t *testing.T) {
 		t.Errorf("of another time: %d, %v", len(got), err)
 	}
 }
-
-func TestProtectedClientsTravelByVersion(t *testing.T) {
-	f, rdb, _ := open(t, Options{})
-	ctx := t.Context()
-	if v, hashes, err := f.Protected(ctx); v != 0 || hashes != nil || err != nil {
-		t.Errorf("before any: %d %v %v", v, hashes, err)
-	}
-	if v, err := f.ProtectedVersion(ctx); v != 0 || err != nil {
-		t.Errorf("before any: %d %v", v, err)
-	}
-	want := []anomaly.Hash{{1}, {2, 0xff}}
-	if err := f.SetProtected(ctx, 7, want); err != nil {
-		t.Fatal(err)
-	}
-	v, got, err := f.Protected(ctx)
-	if d := cmp.Diff(want, got); d != "" || v != 7 || err != nil {
-		t.Error(v, err, d)
-	}
-	if v, err := f.ProtectedVersion(ctx); v != 7 || err != nil {
-		t.Errorf("%d %v", v, err)
-	}
-	if err := rdb.HSet(ctx, f.protected(), fieldHashes, "half").Err(); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := f.Protected(ctx); err == nil {
-		t.Error("what is no list is taken for one")
-	}
-}

@@ -243,7 +243,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	hub := live.NewHub()
 	prober := probe.New(probe.Config{Allow: cfg.ChecksAllow})
 	api, err := control.New(control.Config{
-		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Policies: policing.desk, Signals: policing.signals(), Protected: policing, Prober: prober, Live: hub,
+		Register: register, Assurance: desk, Casework: work, Incidents: incidents, Policies: policing.desk, Signals: policing.signals(), Prober: prober, Live: hub,
 		Decisions: found, Uses: limitUses(redisshare.New(records, redisshare.Options{}), kept), Changes: store.Changes, Audit: audit, Auth: tokens, Log: log, Metrics: reg, Version: version(), Drain: cfg.Drain,
 		Ready: func(context.Context) error { return readyNow() },
 	})

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/anomaly/redisfleet"
 	"github.com/dspgate/dspgate/control"
@@ -56,11 +55,6 @@ func (p *policing) share(product string) float64 {
 // signals are what the API shows of them.
 func (p *policing) signals() control.Signals {
 	return control.Signals{Latest: p.fleet.LatestSignals, Each: p.fleet.EachSignal, Share: p.share}
-}
-
-// SetProtected implements control.Protected.
-func (p *policing) SetProtected(ctx context.Context, version int64, hashes []anomaly.Hash) error {
-	return p.fleet.SetProtected(ctx, version, hashes)
 }
 
 // run watches, and acts, until ctx ends.

@@ -79,9 +79,10 @@ type watching struct {
 	log       *slog.Logger
 
 	// Of the goroutine that runs: the protected clients of the file and of the
-	// control plane, whose list has a version.
-	ofFile, ofFleet []anomaly.Hash
-	version         int64
+	// register, as of a revision.
+	ofFile, ofRegister []anomaly.Hash
+	register           interface{ View() *registry.View }
+	revision           registry.Revision
 }
 
 // watchCallers makes the sidecar's part, nil when it is off. It needs s.records.
@@ -94,7 +95,7 @@ func (s *sidecar) watchCallers() (*watching, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watching{cfg: cfg, log: s.log, fleet: redisfleet.New(s.records, redisfleet.Options{}), collector: anomaly.NewCollector(anomaly.CollectorConfig{Subjects: cfg.Subjects, Zone: zone})}
+	w := &watching{cfg: cfg, log: s.log, register: s.mirror, fleet: redisfleet.New(s.records, redisfleet.Options{}), collector: anomaly.NewCollector(anomaly.CollectorConfig{Subjects: cfg.Subjects, Zone: zone})}
 	if err := w.protect(); err != nil {
 		return nil, usageError("%v", err)
 	}
@@ -136,9 +137,9 @@ func (w *watching) consumers() []accesslog.Consumer {
 func (w *watching) run(ctx context.Context) {
 	done := make(chan struct{})
 	go func() { defer close(done); w.reporter.Run(ctx) }()
-	file, fleet := time.NewTicker(time.Minute), time.NewTicker(protectedEvery)
+	file, listed := time.NewTicker(time.Minute), time.NewTicker(protectedEvery)
 	defer file.Stop()
-	defer fleet.Stop()
+	defer listed.Stop()
 	for told := ""; ; {
 		var err error
 		select {
@@ -147,8 +148,9 @@ func (w *watching) run(ctx context.Context) {
 			return
 		case <-file.C:
 			err = w.protect()
-		case <-fleet.C:
-			err = w.protectFleet(ctx)
+		case <-listed.C:
+			w.protectRegister(ctx)
+			continue
 		}
 		text := ""
 		if err != nil && ctx.Err() == nil {
@@ -160,23 +162,23 @@ func (w *watching) run(ctx context.Context) {
 	}
 }
 
-// protectedEvery is how often the version of the control plane's list is looked at.
-const protectedEvery = 2 * time.Second
+// protectedEvery is how often it is looked whether the register's list changed.
+const protectedEvery = 500 * time.Millisecond
 
-// protectFleet reads the control plane's list, when it has changed.
-func (w *watching) protectFleet(ctx context.Context) error {
-	v, err := w.fleet.ProtectedVersion(ctx)
-	if err != nil || v == w.version || v == 0 {
-		return err // a list that has gone is no order to forget it
+// protectRegister takes over the register's list, when it has changed.
+func (w *watching) protectRegister(ctx context.Context) {
+	view := w.register.View()
+	if view == nil || view.ProtectedRevision() == w.revision {
+		return
 	}
-	version, hashes, err := w.fleet.Protected(ctx)
-	if err != nil {
-		return err
+	w.revision = view.ProtectedRevision()
+	all := view.ProtectedClients()
+	w.ofRegister = make([]anomaly.Hash, len(all))
+	for i := range all {
+		w.ofRegister[i] = anomaly.Hash(all[i])
 	}
-	w.version, w.ofFleet = version, hashes
-	w.collector.Protect(slices.Concat(w.ofFile, w.ofFleet))
-	w.log.InfoContext(ctx, "protected clients read", "version", w.version, "clients", len(w.ofFleet))
-	return nil
+	w.collector.Protect(slices.Concat(w.ofFile, w.ofRegister))
+	w.log.InfoContext(ctx, "protected clients read", "revision", uint64(w.revision), "clients", len(all))
 }
 
 // protect reads the protected clients.
@@ -197,7 +199,7 @@ func (w *watching) protect() error {
 		return fmt.Errorf("protected_file %s: %w", w.cfg.ProtectedFile, err)
 	}
 	w.ofFile = hashes
-	w.collector.Protect(slices.Concat(w.ofFile, w.ofFleet))
+	w.collector.Protect(slices.Concat(w.ofFile, w.ofRegister))
 	return nil
 }
 

@@ -46,6 +46,10 @@ func Record(value any) registry.Record {
 		kind, id = registry.KindNotice, v.ID
 	case registry.Limit:
 		kind, id = registry.KindLimit, v.ID
+	case registry.Protected:
+		kind, id = registry.KindProtected, v.ID
+	case registry.Screen:
+		kind, id = registry.KindScreen, v.ID
 	default:
 		panic(fmt.Sprintf("registrytest: no record of %T", value))
 	}
