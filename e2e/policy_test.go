@@ -2,14 +2,15 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/hex"
+	"maps"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/dspgate/dspgate/authz"
 )
 
 type alarm struct {
@@ -23,7 +24,8 @@ type alarm struct {
 // TestPolicyFromTrafficToRefusalAndBack: calls for a protected client are a
 // signal. A policy in shadow only counts it. Enforced by two people, one throttles
 // a caller and another suspends the next, and asks about the third, which would
-// be one too many. A person lifts what it did.
+// be one too many. A person lifts what it did. Another policy denies the single
+// calls about a protected person, found in a path and in a body.
 func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
 	t.Setenv("DSPGATE_WATCH_SHADOW_LEAST", "1ms")
 	t.Setenv("DSPGATE_WATCHING_EVERY", "200ms")
@@ -73,7 +75,8 @@ func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
 		api(op, "POST", "/v1/policies/"+name+"/enforce", map[string]any{"reason": "tried"}, nil)
 		api(op2, "POST", "/v1/policies/"+name+"/enforce", map[string]any{"reason": "seen"}, nil)
 	}
-	s.protect(t, owners)
+	const person = "220115957"
+	s.protect(t, owners, person)
 
 	alarms := func(policy string) (all []alarm) {
 		t.Helper()
@@ -95,7 +98,8 @@ func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
 		})
 		return found
 	}
-	if a := find("slow", slowed); a.Outcome != "throttled" || a.Incident == "" {
+	slow := find("slow", slowed)
+	if a := slow; a.Outcome != "throttled" || a.Incident == "" {
 		t.Fatalf("%+v", a)
 	}
 	eventually(t, 30*time.Second, "the caller is slowed down", func() bool {
@@ -136,27 +140,81 @@ func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
 	if r := call(stopped); r.status != 200 {
 		t.Errorf("lifted, and %v", r)
 	}
+	api(op2, "POST", "/v1/suspensions/"+slow.Suspension+"/lift?wait=true", map[string]any{"reason": "it was a test"}, nil)
+	s.deny(t, slowed, person)
 	if out, code := s.cli(t, "policy", "list"); code != 0 || !strings.Contains(out, "enforced") || !strings.Contains(out, "shadow") {
 		t.Errorf("%d: %s", code, out)
 	}
 }
 
+// deny has a policy deny the calls of a product of the highest ratings that
+// concern a protected person: wherever the service finds them, no others, and
+// from the answer of the second person to that of the one who puts it back.
+func (s *stack) deny(t *testing.T, product, person string) {
+	t.Helper()
+	bearer := s.token(t, func(c map[string]any) { delete(c, "client_abn"); delete(c, "software_id") })
+	type about struct{ where, tfn string }
+	call := func(a about) (r reply) {
+		t.Helper()
+		eventually(t, 60*time.Second, "an answer", func() bool {
+			if a.where == "body" {
+				r = s.get(t, "POST", verify, bearer, http.Header{"Content-Type": {"application/json"}}, strings.NewReader(`{"tfn":"`+a.tfn+`"}`))
+			} else {
+				r = s.ask(t, "GET", "/individuals/v1/"+a.tfn+"/prefill", bearer, nil)
+			}
+			return r.status != 503 && r.status != 429 // held up, or more a second than its limits are
+		})
+		return r
+	}
+	const other = "123456782"
+	all := []about{{"path", person}, {"body", person}, {"path", other}, {"body", other}}
+	expect := func(when string, denied bool) {
+		t.Helper()
+		for _, a := range all {
+			r := call(a)
+			if want := denied && a.tfn == person; want && (r.status != 403 || r.code() != "client-not-permitted") || !want && r.status != 200 {
+				t.Errorf("%s, a call about %s in the %s: %v", when, a.tfn, a.where, r)
+			}
+			if r.status != 200 && (strings.Contains(string(r.body), person) || strings.Contains(string(r.body), "protected")) {
+				t.Errorf("it tells who is on a list: %s", r.body)
+			}
+		}
+	}
+	command := func(token, method, path string, body any) {
+		t.Helper()
+		if status := s.api(t, token, method, "/v1/policies/shield"+path, body, nil); status != 200 {
+			t.Fatalf("%s %s: %d", method, path, status)
+		}
+	}
+	command(s.info.OperatorToken, "PUT", "", map[string]any{
+		"purpose": "hands off", "when": map[string]any{"signals": []string{"protected-client"}, "products": []string{product}}, "then": map[string]any{"do": "deny", "min_risk": 4},
+	})
+	expect("in shadow", false)
+	command(s.info.OperatorToken, "POST", "/enforce", map[string]any{"reason": "tried"})
+	expect("asked for by one person", false)
+	command(s.info.Operator2Token, "POST", "/enforce", map[string]any{"reason": "seen"})
+	eventually(t, 30*time.Second, "the sidecars follow", func() bool { return call(all[0]).code() == "client-not-permitted" })
+	expect("enforced", true)
+	command(s.info.OperatorToken, "POST", "/relax", map[string]any{"reason": "enough"})
+	eventually(t, 30*time.Second, "the sidecars follow back", func() bool { return call(all[0]).status == 200 })
+	expect("put back", false)
+}
+
 // protect loads the list of protected clients as an operator would, and waits
 // until every sidecar has it.
-func (s *stack) protect(t *testing.T, abns map[string]string) {
+func (s *stack) protect(t *testing.T, abns map[string]string, tfn string) {
 	t.Helper()
-	key, err := os.ReadFile(filepath.Join(s.dir, "key", "subject.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	hasher, err := authz.NewSubjectHasher(bytes.TrimSpace(key))
-	if err != nil {
-		t.Fatal(err)
-	}
 	list := "# protected\n"
-	for _, abn := range abns {
-		h := hasher.Sum("client_abn", abn)
-		list += hex.EncodeToString(h[:]) + "\n"
+	for kind, ids := range map[string][]string{"client_abn": slices.Collect(maps.Values(abns)), "tfn": {tfn}} {
+		file := filepath.Join(t.TempDir(), kind)
+		if err := os.WriteFile(file, []byte(strings.Join(ids, "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), binary(t), "protected", "hash", file, "--kind", kind, "--key-file", filepath.Join(s.dir, "key", "subject.key")).Output()
+		if err != nil || bytes.Count(out, []byte("\n")) != len(ids) {
+			t.Fatalf("%v: %s", err, out)
+		}
+		list += string(out)
 	}
 	file := filepath.Join(t.TempDir(), "protected")
 	if err := os.WriteFile(file, []byte(list), 0o600); err != nil {

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -15,12 +19,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dspgate/dspgate/anomaly/policy"
+	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control/client"
 	"github.com/dspgate/dspgate/registry"
 )
 
 const policyHelp = `A policy says what is done about a caller that strays from its past: observe, throttle, restrict or
-suspend, for at most 4 h. Each version begins in shadow, where it says what it would have done; two
+suspend, for at most 4 h, or deny the single calls about protected clients. Each version begins in shadow, where it says what it would have done; two
 people bring it out of it. A rule is a YAML or JSON file:
 
   when: {signals: [harvest, sweep], surprise: 3, subjects: [product], signs: 2, within_minutes: 60}
@@ -255,6 +260,59 @@ func newProtectedCmd(g *globals) *cobra.Command {
 		},
 	}
 	load.Flags().StringVar(&reason, "reason", "", "why; kept in the log")
+	var kind, key string
+	hash := &cobra.Command{
+		Use: "hash [FILE]", Short: "Turn identifiers, one a line, into the keyed hashes that the list is made of; they are kept nowhere", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := cmd.InOrStdin()
+			if len(args) == 1 && args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return usageError("%v", err)
+				}
+				defer f.Close() //nolint:errcheck // only read
+				in = f
+			}
+			return hashIdentifiers(in, g.stdout, kind, key)
+		},
+	}
+	hash.Flags().StringVar(&kind, "kind", "", "what they are, as services name it: tfn, client_abn, software_id")
+	hash.Flags().StringVar(&key, "key-file", "", "the sidecars' subject key")
 	return parent("protected", "Clients whose every access is looked at",
-		showCmd(g, "operator", "show", "Show how many there are and who changed the list", nil, at("protected-clients")), connected(g, "operator", load))
+		showCmd(g, "operator", "show", "Show how many there are and who changed the list", nil, at("protected-clients")), connected(g, "operator", load), hash)
+}
+
+// hashIdentifiers writes the hash of each line. What it says of a line that is
+// wrong does not hold the line.
+func hashIdentifiers(in io.Reader, out io.Writer, kind, keyFile string) error {
+	if kind == "" || keyFile == "" {
+		return usageError("--kind and --key-file are needed")
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return usageError("%v", err)
+	}
+	hasher, err := authz.NewSubjectHasher(bytes.TrimSpace(key))
+	if err != nil {
+		return usageError("%s: %v", keyFile, err)
+	}
+	w := bufio.NewWriter(out)
+	lines := bufio.NewScanner(in)
+	for n := 1; lines.Scan(); n++ {
+		id := strings.ReplaceAll(strings.TrimSpace(lines.Text()), " ", "")
+		if id == "" {
+			continue
+		}
+		if len(id) > 128 {
+			return usageError("line %d is no identifier: it is longer than 128 characters", n)
+		}
+		h := hasher.Sum(kind, id)
+		if _, err := w.WriteString(hex.EncodeToString(h[:]) + "\n"); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read the identifiers: %w", err)
+	}
+	return w.Flush()
 }
