@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,10 +88,19 @@ func limitColumns() []column[registry.Limit] {
 		{"LIMIT", limitText},
 		{"SERVICE", func(l *registry.Limit) string { return cmpOr(l.Service, "any") }},
 		{"WHERE", func(l *registry.Limit) string {
-			return cmpOr(strings.Trim(l.Environment.String()+" "+l.Stage.String(), " "), "anywhere")
+			return cmpOr(where(l.Environment, l.Stage), "anywhere")
 		}},
 		{"SHADOW", func(l *registry.Limit) string { return yes(l.Shadow) }},
 	}
+}
+
+// where is the environment and stage that a limit is for, in as few words as
+// tell them apart: the stage of a whitelisted product has its environment's name.
+func where(e registry.Environment, s registry.Stage) string {
+	if e.String() == s.String() {
+		return e.String()
+	}
+	return strings.TrimSpace(e.String() + " " + s.String())
 }
 
 // limitText is what a limit says, for people: "50/s, burst 100".
@@ -179,8 +187,11 @@ func (g *globals) printPreview(p *preview) error {
 // "abr-rate (abr.lookup, PROD): 50/s, burst 100; 3 used, 97 left".
 func limitUseText(u *client.LimitUse) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s (%s): %s", u.Name, strings.Join(slices.DeleteFunc([]string{cmpOr(u.Service, "any service"), u.Environment.String(), u.Stage.String()},
-		func(s string) bool { return s == "" }), ", "), limitText(&registry.Limit{Kind: u.Kind, Amount: u.Amount, Burst: u.Burst, Period: u.Period}))
+	of := cmpOr(u.Service, "any service")
+	if at := where(u.Environment, u.Stage); at != "" {
+		of += ", " + at
+	}
+	fmt.Fprintf(&b, "%s (%s): %s", u.Name, of, limitText(&registry.Limit{Kind: u.Kind, Amount: u.Amount, Burst: u.Burst, Period: u.Period}))
 	if u.Used != nil {
 		fmt.Fprintf(&b, "; %d used, %d left", *u.Used, *u.Remaining)
 	}
