@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -127,7 +128,9 @@ type record struct {
 func show[T any](e *registry.Entry[T]) any { return record{&e.Value, e.Revision} }
 
 // MarshalJSON puts the revision in front of the record's own members.
-func (r record) MarshalJSON() ([]byte, error) {
+func (r record) MarshalJSON() ([]byte, error) { return r.appendJSON(nil) }
+
+func (r record) appendJSON(out []byte) ([]byte, error) {
 	b, err := json.Marshal(r.value)
 	if err != nil {
 		return nil, err
@@ -135,7 +138,7 @@ func (r record) MarshalJSON() ([]byte, error) {
 	if len(b) < 2 || b[0] != '{' {
 		return nil, fmt.Errorf("record %T is no JSON object", r.value)
 	}
-	out := make([]byte, 0, len(b)+32)
+	out = slices.Grow(out, len(b)+32)
 	out = append(out, `{"revision":`...)
 	out = strconv.AppendUint(out, uint64(r.rev), 10)
 	if b[1] != '}' {

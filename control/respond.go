@@ -272,7 +272,7 @@ func render(a answer) (stored, error) {
 	var b []byte
 	var err error
 	if a.page != nil {
-		b, err = json.Marshal(listBody{Data: a.data, Meta: a.page.Meta, Links: a.page.Links})
+		b, err = renderList(&a)
 	} else {
 		b, err = json.Marshal(dataBody{Data: a.data})
 	}
@@ -286,10 +286,44 @@ type dataBody struct {
 	Data any `json:"data"`
 }
 
-type listBody struct {
-	Data  any      `json:"data"`
-	Meta  pageMeta `json:"_meta"`
-	Links links    `json:"_links"`
+// renderList writes a listing, each member of it once: json.Marshal of the whole
+// would read again what each record wrote.
+func renderList(a *answer) ([]byte, error) {
+	b := make([]byte, 0, 4<<10)
+	b = append(b, `{"data":`...)
+	if all, ok := a.data.([]any); ok {
+		b = append(b, '[')
+		for i, x := range all {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			var err error
+			if r, ok := x.(record); ok {
+				b, err = r.appendJSON(b)
+			} else {
+				b, err = appendJSON(b, x)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		b = append(b, ']')
+	} else {
+		var err error
+		if b, err = appendJSON(b, a.data); err != nil {
+			return nil, err
+		}
+	}
+	b, err := appendJSON(append(b, `,"_meta":`...), a.page.Meta)
+	if err == nil {
+		b, err = appendJSON(append(b, `,"_links":`...), a.page.Links)
+	}
+	return append(b, '}'), err
+}
+
+func appendJSON(b []byte, x any) ([]byte, error) {
+	one, err := json.Marshal(x)
+	return append(b, one...), err
 }
 
 // stored is a whole answer, as kept for an Idempotency-Key.

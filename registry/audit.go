@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"time"
 )
 
 // Audit is what comparing the store with a mirror, record by record, found.
@@ -19,8 +20,14 @@ type Audit struct {
 // OK tells whether nothing was found.
 func (a *Audit) OK() bool { return len(a.Wrong) == 0 && a.Missing == 0 }
 
-// auditKeysMax bounds the keys an Audit names.
-const auditKeysMax = 100
+// auditKeysMax bounds the keys an Audit names. An audit rests for auditPause after
+// each auditBatch records, so that whoever reads beside it waits for no more than
+// one batch: nobody waits for an audit.
+const (
+	auditKeysMax = 100
+	auditBatch   = 256
+	auditPause   = 5 * time.Millisecond
+)
 
 // Audit reads every record in the store and holds it against the View. A mirror
 // that runs follows the log only, so a record changed by hand harms no decision
@@ -33,11 +40,21 @@ func (m *Mirror) Audit(ctx context.Context) (Audit, error) {
 	}
 	var a Audit
 	seen := make(map[uint64]struct{}, held.Records) // a scan may name a record twice
+	var h maphash.Hash
+	h.SetSeed(tableSeed)
 	_, err := m.log.Snapshot(ctx, func(r *Record) error {
-		a.Records++
+		if a.Records++; a.Records%auditBatch == 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(auditPause):
+			}
+		}
 		_, revision, known := held.Entry(r.Kind, r.ID)
 		if known {
-			seen[maphash.String(tableSeed, r.Key())] = struct{}{}
+			h.Reset()
+			_ = h.WriteByte(byte(r.Kind)) // never fails
+			_, _ = h.WriteString(r.ID)
+			seen[h.Sum64()] = struct{}{}
 		}
 		if (!m.sealer.Genuine(r) || known && r.Revision < revision) && len(a.Wrong) < auditKeysMax {
 			a.Wrong = append(a.Wrong, truncate(r.Key(), 120))

@@ -1,8 +1,6 @@
 package registry
 
 import (
-	"iter"
-	"sort"
 	"strings"
 	"sync"
 
@@ -23,10 +21,11 @@ type Casebook struct {
 	settled Revision // the highest revision among the bodies; above the View's when they were read later
 	types   map[CaseKind]CaseType
 	entries *btree.Map[string, *caseEntry] // by kind/ID
-	keys    *btree.Set[string]             // code of kind and index, value NUL ID
+	keys    keyTree                        // code of kind and index, value NUL ID
 	forking *sync.Mutex                    // shared by all of one family: btree's Copy writes to its source
 	codes   *codes                         // shared likewise
 	packs   *packs                         // shared likewise
+	found   *found                         // shared likewise
 }
 
 type caseEntry struct {
@@ -37,8 +36,8 @@ type caseEntry struct {
 
 func newCasebook(types map[CaseKind]CaseType) *Casebook {
 	return &Casebook{
-		View: &View{}, types: types, forking: &sync.Mutex{}, codes: newCodes(), packs: newPacks(),
-		entries: new(btree.Map[string, *caseEntry]), keys: new(btree.Set[string]),
+		View: &View{}, types: types, forking: &sync.Mutex{}, codes: newCodes(), packs: newPacks(), found: &found{},
+		entries: new(btree.Map[string, *caseEntry]), keys: newKeyTree(),
 	}
 }
 
@@ -58,7 +57,7 @@ func (b *Casebook) fork() *Casebook {
 	b.forking.Lock()
 	defer b.forking.Unlock()
 	f := *b
-	f.entries, f.keys = b.entries.Copy(), b.keys.Copy()
+	f.entries, f.keys = b.entries.Copy(), b.keys.fork()
 	return &f
 }
 
@@ -93,152 +92,19 @@ func (b *Casebook) set(c *CaseRecord) error {
 		}
 	}
 	if old != nil && known {
-		err := t.keys(old.body(), func(index, value string) { b.keys.Delete(b.indexKey(string(c.Kind), index, value, c.ID)) })
+		err := t.keys(old.body(), func(index, value string) { b.keys.remove(b.indexKey(string(c.Kind), index, value, c.ID)) })
 		if err != nil {
 			return err
 		}
 	}
 	for _, key := range add {
-		b.keys.Insert(key)
+		b.keys.insert(key)
 	}
-	b.keys.Insert(b.indexKey(string(c.Kind), "", "", c.ID))
+	b.keys.insert(b.indexKey(string(c.Kind), "", "", c.ID))
 	b.entries.Set(c.Key(), &caseEntry{c.Revision, c.MAC, b.packs.pack(c.Kind, c.Data)})
 	b.sum = b.sum.add(old, c.MAC)
 	b.settled = max(b.settled, c.Revision)
 	return nil
-}
-
-// Where is one condition of a Query: a value of an index. Index "word" wants
-// a word that begins with Value; every other index wants Value itself.
-type Where struct{ Index, Value string }
-
-// Query selects cases of one kind, or the register's "entity", "product",
-// "client-app" or "subscription".
-type Query struct {
-	Kind  string
-	Where []Where // all of them; none selects all
-	// From and To bound the value of the first Where's index instead of naming it:
-	// From ≤ value < To. To "" is without end.
-	From, To string
-	// Offset and Limit cut the page.
-	Offset, Limit int
-}
-
-// Find returns the IDs of one page and how many match in all. They are in the
-// order of their IDs; by the index's values first, when a range of those was
-// asked for.
-func (b *Casebook) Find(q Query) (ids []string, total int) {
-	main, rest := b.narrowest(q)
-	lo, hi := main[0], main[1]
-	first := b.rank(lo)
-	if total = b.rank(hi) - first; len(rest) == 0 && (!b.repeats(q) || total > repeatsMax) {
-		for i := range max(min(q.Limit, total-q.Offset), 0) {
-			key, _ := b.keys.GetAt(first + q.Offset + i)
-			ids = append(ids, key[strings.LastIndexByte(key, 0)+1:])
-		}
-		return ids, total
-	}
-	total = 0
-	seen := map[string]bool{} // one may have two words that begin alike
-	words := strings.HasPrefix(lo, b.codes.of(q.Kind, "word"))
-	b.keys.Ascend(lo, func(key string) bool {
-		if key >= hi {
-			return false
-		}
-		id := key[strings.LastIndexByte(key, 0)+1:]
-		if words && seen[id] {
-			return true
-		}
-		for _, w := range rest {
-			if !b.has(q.Kind, w, id) {
-				return true
-			}
-		}
-		if words {
-			seen[id] = true
-		}
-		if total >= q.Offset && len(ids) < q.Limit {
-			ids = append(ids, id)
-		}
-		total++
-		return true
-	})
-	return ids, total
-}
-
-// All visits the IDs that match, in Find's order.
-func (b *Casebook) All(q Query) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		q.Offset, q.Limit = 0, b.keys.Len()
-		ids, _ := b.Find(q)
-		for _, id := range ids {
-			if !yield(id) {
-				return
-			}
-		}
-	}
-}
-
-// After lists the IDs of one kind that come after one, in their order, n at most.
-func (b *Casebook) After(kind, id string, n int) (ids []string) {
-	prefix := b.indexKey(kind, "", "", "")
-	b.keys.Ascend(prefix+id, func(key string) bool {
-		next, ok := strings.CutPrefix(key, prefix)
-		if !ok || len(ids) == n {
-			return false
-		}
-		if next != id {
-			ids = append(ids, next)
-		}
-		return true
-	})
-	return ids
-}
-
-// repeatsMax is how many a search may find and still be told one by one; above
-// it, what has two words that begin alike counts, and is listed, twice.
-const repeatsMax = 5000
-
-// repeats tells whether a query may meet an ID more than once.
-func (b *Casebook) repeats(q Query) bool {
-	return len(q.Where) > 0 && q.Where[0].Index == "word"
-}
-
-// narrowest picks the condition that fewest meet, as a range of keys, and
-// returns the other conditions.
-func (b *Casebook) narrowest(q Query) (best [2]string, rest []Where) {
-	if len(q.Where) == 0 {
-		q.Where = []Where{{"", ""}}
-	}
-	pick, fewest := 0, -1
-	for i, w := range q.Where {
-		r := b.keyRange(q.Kind, w)
-		if i == 0 && (q.From != "" || q.To != "") {
-			prefix := b.codes.of(q.Kind, w.Index)
-			r = [2]string{prefix + clean(q.From), prefix + "\xff"}
-			if q.To != "" {
-				r[1] = prefix + clean(q.To)
-			}
-			return r, q.Where[1:] // the order is that of its values
-		}
-		if n := b.rank(r[1]) - b.rank(r[0]); fewest < 0 || n < fewest {
-			pick, fewest, best = i, n, r
-		}
-	}
-	for i, w := range q.Where {
-		if i != pick {
-			rest = append(rest, w)
-		}
-	}
-	return best, rest
-}
-
-func (b *Casebook) keyRange(kind string, w Where) [2]string {
-	prefix := b.codes.of(kind, w.Index) + clean(w.Value)
-	if w.Index == "word" {
-		return [2]string{prefix, prefix + "\xff"}
-	}
-	return [2]string{prefix + "\x00", prefix + "\x01"}
 }
 
 // has tells whether what has this ID meets a condition: of an entity and a
@@ -278,7 +144,7 @@ func (b *Casebook) has(kind string, w Where, id string) bool {
 			return found
 		}
 	}
-	return b.keys.Contains(b.indexKey(kind, w.Index, w.Value, id))
+	return b.keys.has(b.indexKey(kind, w.Index, w.Value, id))
 }
 
 // HasWord tells whether a text has a word, as Words gives them, that begins with
@@ -305,14 +171,6 @@ func hasWord(text, prefix string) bool {
 // wordByte tells whether a byte is of a word: letters, digits, and whatever is not ASCII.
 func wordByte(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
-}
-
-// rank is how many keys stand before one.
-func (b *Casebook) rank(key string) int {
-	return sort.Search(b.keys.Len(), func(i int) bool {
-		k, _ := b.keys.GetAt(i)
-		return k >= key
-	})
 }
 
 func (b *Casebook) indexKey(kind, index, value, id string) string {

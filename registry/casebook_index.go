@@ -37,10 +37,10 @@ func indexTable[T any](b *Casebook, kind string, t *table[T], keys func(*T) []Wh
 
 func (b *Casebook) reindex(kind, id string, gone, come []Where) {
 	for _, w := range gone {
-		b.keys.Delete(b.indexKey(kind, w.Index, w.Value, id))
+		b.keys.remove(b.indexKey(kind, w.Index, w.Value, id))
 	}
 	for _, w := range come {
-		b.keys.Insert(b.indexKey(kind, w.Index, w.Value, id))
+		b.keys.insert(b.indexKey(kind, w.Index, w.Value, id))
 	}
 }
 

@@ -6,7 +6,7 @@ import "sync"
 // its end, and whose digests it can tell.
 const (
 	tailChangesMax = 4096
-	tailBytesMax   = 32 << 20
+	tailBytesMax   = 16 << 20
 )
 
 // tail keeps the newest changes of the register as they were committed, without

@@ -123,28 +123,27 @@ func (r *Register) dues(fire map[CaseKind]FireFunc, later map[string]timerRetry)
 	for _, kind := range kinds {
 		taken := map[string]bool{}
 		prefix := book.codes.of(string(kind), dueIndex)
-		book.keys.Ascend(prefix, func(key string) bool {
-			rest, ok := strings.CutPrefix(key, prefix)
+		for c := book.keys.from(prefix); c.next(); {
+			rest, ok := strings.CutPrefix(string(c.key), prefix)
 			value, id, _ := strings.Cut(rest, "\x00")
 			d, parsed := parseDue(value)
 			if !ok || !parsed || len(due) == timersBatch {
-				return false
+				break
 			}
 			if until := d.At.Std().Sub(now); until > 0 {
 				next = min(next, until)
-				return false
+				break
 			}
 			x := dueCase{kind: kind, id: id, due: d}
 			if retry, failed := later[x.key()]; failed && now.Before(retry.at) {
 				next = min(next, retry.at.Sub(now))
-				return true
+				continue
 			}
 			if !taken[id] {
 				taken[id] = true
 				due = append(due, x)
 			}
-			return true
-		})
+		}
 	}
 	return due, max(next, time.Millisecond)
 }
@@ -179,7 +178,7 @@ func (r *Register) fireOne(ctx context.Context, fire FireFunc, x *dueCase) error
 			return err
 		}
 		stands := book.indexKey(string(x.kind), dueIndex, dueValue(x.due), x.id)
-		if !book.keys.Contains(stands) {
+		if !book.keys.has(stands) {
 			e := book.entry(x.kind, x.id)
 			t.Keep(x.id, e.Revision) // somebody was sooner
 			return nil
