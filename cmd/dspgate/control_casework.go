@@ -15,7 +15,7 @@ type caseworkConfig struct {
 	// of whoever applies from then on. Default: a short text, version 2026.1.
 	Terms casework.Terms `yaml:"terms"`
 	// Standards are the service standards: how long each side has for what. Default:
-	// acknowledge 48h, decide 672h, reply 336h, verify 672h, review 672h, remedy 720h.
+	// acknowledge 48h, decide 672h, reply 336h, verify 672h, review 672h, remedy 720h, annual 8760h.
 	Standards casework.Standards `yaml:"standards"`
 	// PilotCalls is how many calls of each service a pilot's scenarios take. Default 1.
 	PilotCalls int `yaml:"pilot_calls"`

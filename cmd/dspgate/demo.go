@@ -394,7 +394,7 @@ func (d *demo) startControl(ctx context.Context) error {
 	}
 	cfg := defaultControlConfig()
 	if day := d.o.day; day > 0 && day != 24*time.Hour {
-		cfg.Casework.Standards = casework.Standards{Acknowledge: 2 * day, Decide: 28 * day, Reply: 14 * day, Verify: 28 * day, Review: 28 * day, Remedy: 30 * day}
+		cfg.Casework.Standards = casework.Standards{Acknowledge: 2 * day, Decide: 28 * day, Reply: 14 * day, Verify: 28 * day, Review: 28 * day, Remedy: 30 * day, Annual: 365 * day}
 	}
 	cfg.ID = "control-1"
 	cfg.Listen = d.o.control

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dspgate/dspgate/chaos/world"
 	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/control/controltest"
 	"github.com/dspgate/dspgate/internal/freeport"
 	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/redisstore/redistest"
@@ -307,14 +308,7 @@ func (k *killed) certification(product string) {
 	evidence := k.evidence(product)
 	tried := map[string]int{}
 	for n := 1; ; n++ {
-		answers := map[string]any{}
-		for _, q := range get[struct{ Questions []storyQuestion }](k, "owner", "/v1/certifications/"+product+"/questions").Questions {
-			if q.Mark != "pass" && (q.Mark != "warn" || !q.Answered) {
-				all := q.tries()
-				answers[q.ID] = map[string]any{"values": all[tried[q.ID]%len(all)], "evidence": evidence}
-				tried[q.ID]++
-			}
-		}
+		answers := controltest.Answers(get[struct{ Questions []controltest.Asked }](k, "owner", "/v1/certifications/"+product+"/questions").Questions, evidence, tried, nil)
 		if len(answers) == 0 {
 			break
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dspgate/dspgate/control/controltest"
 )
 
 // What the stories of registration and certification need beside the program's
@@ -126,37 +128,6 @@ func storyChecks(ts *testscript.TestScript, dir string, args []string) {
 	}
 }
 
-type storyQuestion struct {
-	ID, Kind, Mark string
-	Answered       bool
-	Choices        []struct{ Value string }
-}
-
-// tries are answers of a kind of question, likely ones first.
-func (q *storyQuestion) tries() (all [][]string) {
-	switch q.Kind {
-	case "yes-no":
-		return [][]string{{"yes"}, {"no"}}
-	case "number":
-		return [][]string{{"12"}, {"24"}, {"0"}, {"1"}, {"100"}}
-	case "date":
-		return [][]string{{time.Now().AddDate(0, -1, 0).Format(time.DateOnly)}, {time.Now().AddDate(1, 0, 0).Format(time.DateOnly)}}
-	case "https-url":
-		return [][]string{{"https://api.product.example/"}}
-	case "text":
-		return [][]string{{"As our handbook says, reviewed each quarter."}}
-	}
-	var every []string
-	for _, c := range q.Choices {
-		all = append(all, []string{c.Value})
-		every = append(every, c.Value)
-	}
-	if q.Kind == "choose" {
-		all = append(all, every, []string{})
-	}
-	return all
-}
-
 // storyAnswer hands evidence of every type in and answers all questions asked of a
 // product such that they pass, but for those that are given: answer PRODUCT WHO [ID=value…].
 func storyAnswer(ts *testscript.TestScript, dir string, args []string) {
@@ -167,38 +138,18 @@ func storyAnswer(ts *testscript.TestScript, dir string, args []string) {
 		given[id] = v
 	}
 	var evidence []string
-	for typ, content := range map[string]string{
-		"certificate": "%PDF-1.7\n" + product + "\n%%EOF\n", "self-assessment": "%PDF-1.7\nworkbook of " + product + "\n%%EOF\n", "policy": "policy of " + product,
-		"screenshot": "\x89PNG\r\n\x1a\n" + product, "sample-log": "event time user success", "scan-report": "scan of " + product, "diagram": "%PDF-1.7\ndiagram of " + product + "\n%%EOF\n",
-		"attestation": "attested for " + product, "test-report": "tested " + product,
-	} {
-		query := "?type=" + typ
-		if typ == "certificate" {
-			query += "&issued_at=" + time.Now().AddDate(0, -1, 0).UTC().Format(time.RFC3339) + "&expires_at=" + time.Now().AddDate(0, 9, 0).UTC().Format(time.RFC3339)
-		}
-		status, b := askAPI(ts, dir, who, http.MethodPost, "/v1/products/"+product+"/evidence"+query, "application/octet-stream", content)
+	for query, content := range controltest.Evidence(product) {
+		status, b := askAPI(ts, dir, who, http.MethodPost, "/v1/products/"+product+"/evidence?"+query, "application/octet-stream", content)
 		var e struct{ Data struct{ Address string } }
 		if err := json.Unmarshal(b, &e); err != nil || status >= 300 {
-			ts.Fatalf("evidence %s: %d %s", typ, status, b)
+			ts.Fatalf("evidence %s: %d %s", query, status, b)
 		}
 		evidence = append(evidence, e.Data.Address)
 	}
 	tried := map[string]int{}
 	for range 40 {
-		m := ask[struct{ Questions []storyQuestion }](ts, dir, who, http.MethodGet, "/v1/certifications/"+product+"/questions", nil)
-		answers := map[string]any{}
-		for _, q := range m.Questions {
-			v, fixed := given[q.ID]
-			switch {
-			case fixed && !q.Answered:
-				answers[q.ID] = map[string]any{"values": []string{v}, "evidence": evidence}
-			case fixed || q.Mark == "pass" || q.Mark == "warn" && q.Answered:
-			default:
-				all := q.tries()
-				answers[q.ID] = map[string]any{"values": all[tried[q.ID]%len(all)], "evidence": evidence}
-				tried[q.ID]++
-			}
-		}
+		m := ask[struct{ Questions []controltest.Asked }](ts, dir, who, http.MethodGet, "/v1/certifications/"+product+"/questions", nil)
+		answers := controltest.Answers(m.Questions, evidence, tried, given)
 		if len(answers) == 0 {
 			return
 		}

@@ -31,6 +31,7 @@ type Standards struct {
 	Verify      time.Duration `yaml:"verify"`      // the agency, from self-certification
 	Review      time.Duration `yaml:"review"`      // an entity, to answer a review; also the notice before a suspension
 	Remedy      time.Duration `yaml:"remedy"`      // an entity, to show again what a change reopened
+	Annual      time.Duration `yaml:"annual"`      // from one review of an entity to the next
 }
 
 // Config is what a Desk works by. The zero value of a field takes the default.
@@ -88,7 +89,7 @@ func New(r *registry.Register, cfg Config) (*Desk, error) {
 	for _, x := range []struct {
 		d         *time.Duration
 		otherwise time.Duration
-	}{{&s.Acknowledge, 2 * day}, {&s.Decide, 28 * day}, {&s.Reply, 14 * day}, {&s.Verify, 28 * day}, {&s.Review, 28 * day}, {&s.Remedy, 30 * day}} {
+	}{{&s.Acknowledge, 2 * day}, {&s.Decide, 28 * day}, {&s.Reply, 14 * day}, {&s.Verify, 28 * day}, {&s.Review, 28 * day}, {&s.Remedy, 30 * day}, {&s.Annual, year}} {
 		if *x.d <= 0 {
 			*x.d = x.otherwise
 		}

@@ -341,7 +341,7 @@ func (d *Desk) Admit(ctx context.Context, a registry.Actor, abn registry.ABN, m 
 		r.Admitted = t.Now()
 		r.Clocks.stop(t, "acknowledge", "decide", "reply")
 		r.Dues.clear(dueReply)
-		r.Dues.set(dueReview, later(t.Now(), year))
+		r.Dues.set(dueReview, later(t.Now(), d.cfg.Standards.Annual))
 		if err := r.openTest(t); err != nil {
 			return err
 		}
@@ -478,7 +478,7 @@ func (d *Desk) AnswerReview(ctx context.Context, a registry.Actor, abn registry.
 		r.Review.Answered, r.Review.Note = t.Now(), note
 		r.Clocks.stop(t, "review")
 		r.Dues.clear(dueLapse)
-		r.Dues.set(dueReview, later(t.Now(), year))
+		r.Dues.set(dueReview, later(t.Now(), d.cfg.Standards.Annual))
 		return nil
 	})
 }
@@ -576,7 +576,7 @@ func (d *Desk) openReview(t *registry.Tx, r *Registration) (note string, err err
 	}
 	for id := range book.All(registry.Query{Kind: "product", Where: []registry.Where{{Index: "owner", Value: r.ABN.String()}}}) {
 		if p := t.View().Product(id); p != nil && live(p.Certification.State) {
-			r.Dues.set(dueReview, later(t.Now(), year))
+			r.Dues.set(dueReview, later(t.Now(), d.cfg.Standards.Annual))
 			return "not needed: " + id + " is reviewed itself", nil
 		}
 	}
