@@ -36,6 +36,7 @@ var bodies = map[string]string{
 	"set-limit":             `{"kind":"rate","amount":5}`,
 	"set-tier":              `{"tier":"standard"}`,
 	"suspend":               `{"subject":{"kind":"product","id":"FP-1001"},"reason":"x","expires_at":"2001-01-01T00:00:00Z"}`,
+	"preview-suspension":    `{"subject":{"kind":"product","id":"FP-1001"}}`,
 	"confirm-suspension":    `{}`,
 	"lift-suspension":       `{}`,
 	"issue-notice":          `{"subject":{"kind":"product","id":"FP-1001"},"reason":"x","effective_at":"2001-01-01T00:00:00Z"}`,

@@ -212,6 +212,7 @@ func (s *server) routes() []route {
 
 		get("/v1/suspensions", "list-suspensions", "Suspensions, the latest first.", s.listSuspensions).lists(suspensionView{}).filters("kind", "subject", "active", "product_id"),
 		post("/v1/suspensions", "suspend", "Suspend a subject, at once.", with(s, s.suspend)).gives(suspensionView{}).by(stoppers).filters("wait", "timeout").creating(),
+		post("/v1/suspensions/preview", "preview-suspension", "What a suspension would stop, as the register stands.", with(s, s.previewSuspension)).givesPlain(stopsView{}).by(stoppers),
 		get("/v1/suspensions/{id}", "get-suspension", "One suspension.", s.getSuspension).givesPlain(suspensionView{}).about(registry.KindSuspension, "id").filters("wait", "timeout"),
 		post("/v1/suspensions/{id}/confirm", "confirm-suspension", "A second person confirms, and may extend to 72 h.", with(s, s.confirm)).gives(suspensionView{}).about(registry.KindSuspension, "id").by(stoppers).filters("wait", "timeout").lenient(),
 		post("/v1/suspensions/{id}/lift", "lift-suspension", "Lift a suspension; not the one who imposed it.", with(s, s.lift)).gives(suspensionView{}).about(registry.KindSuspension, "id").by(stoppers).filters("wait", "timeout").lenient(),

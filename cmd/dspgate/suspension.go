@@ -24,7 +24,68 @@ func newSuspensionCmd(g *globals) *cobra.Command {
 		}, filterFlag{"kind", "kind", "only of this kind of subject"}, filterFlag{"subject", "subject", "only of the subject with this ID"},
 			filterFlag{"product", "product_id", "only of this product and what belongs to it"}, filterFlag{"active", "active", "true: only what holds now; false: only what does not"}),
 		showCmd(g, "operator", "show ID", "Show a suspension", []string{"ID"}, byID("suspensions")),
+		newSuspensionPreviewCmd(g),
 	)
+}
+
+// suspensionReach is what a suspension would stop.
+type suspensionReach struct {
+	Name          string `json:"name"`
+	Whole         bool   `json:"whole"`
+	Products      int    `json:"products_total"`
+	Apps          int    `json:"client_apps"`
+	Subscriptions int    `json:"subscriptions"`
+	Stopped       []struct {
+		Key  string        `json:"key"`
+		Risk registry.Risk `json:"risk"`
+	} `json:"services_stopped"`
+	Left []struct {
+		Key string `json:"key"`
+	} `json:"services_left"`
+}
+
+func newSuspensionPreviewCmd(g *globals) *cobra.Command {
+	var emergency bool
+	cmd := &cobra.Command{
+		Use: "preview KIND ID", Short: "Show what a suspension would stop; nothing is suspended", Args: exactArgs("KIND", "ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			subject, err := parseSubject(args[0], args[1])
+			if err != nil {
+				return err
+			}
+			c, err := g.connect()
+			if err != nil {
+				return err
+			}
+			body := map[string]any{"subject": subject, "emergency": emergency}
+			a, err := client.Do[suspensionReach](cmd.Context(), c, client.Request{Method: http.MethodPost, Path: client.Path("suspensions", "preview"), Body: body})
+			if err != nil {
+				return err
+			}
+			if g.structured() {
+				return g.printRaw(a.Raw)
+			}
+			return g.printReach(subject, &a.Data)
+		},
+	}
+	cmd.Flags().BoolVar(&emergency, "emergency", false, "nothing at all may pass, not even receipts")
+	return connected(g, "operator", cmd)
+}
+
+func (g *globals) printReach(subject registry.SubjectRef, r *suspensionReach) error {
+	what := "all calls"
+	if !r.Whole {
+		what = "the calls it takes part in"
+	}
+	fmt.Fprintf(g.stdout, "%s %s (%s) would stop %s of %d product(s), with %d client app(s) and %d subscription(s)\n", subject.Kind, subject.ID, printable(r.Name), what, r.Products, r.Apps, r.Subscriptions)
+	var rows [][]string
+	for _, s := range r.Stopped {
+		rows = append(rows, []string{s.Key, fmt.Sprint(s.Risk), "stops"})
+	}
+	for _, s := range r.Left {
+		rows = append(rows, []string{s.Key, "", "goes on"})
+	}
+	return g.table(g.stdout, []string{"SERVICE", "RISK", "THEN"}, rows)
 }
 
 func holds(s *client.Suspension) string {

@@ -161,6 +161,7 @@ func (c *console) routes() {
 	open("GET /console/signed-out", (*visit).signedOut)
 
 	mine("GET /console/{$}", (*visit).dashboard)
+	mine("GET /console/find", (*visit).find)
 	mine("GET /console/entities", (*visit).entities)
 	mine("GET /console/entities/{abn}", (*visit).entity)
 	mine("GET /console/products", (*visit).products)

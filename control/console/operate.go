@@ -18,36 +18,6 @@ const (
 	eventsMax   = 20 * time.Second // of one stream of events; the browser begins another
 )
 
-var suspendKinds = []string{"product", "version", "entity", "client-app", "credential", "subscription", "service"}
-
-// suspendFields are the form's fields by the API's pointers.
-var suspendFields = map[string]string{"/subject/kind": "kind", "/subject/id": "id", "/reason": "reason", "/subject": "id", "404": "id"}
-
-func (v *visit) suspendForm() error {
-	if !v.person.Actor.MaySuspend() {
-		return &apiError{Status: http.StatusForbidden, Detail: "Operators and incident officers suspend, nobody else"}
-	}
-	kind := v.query("kind")
-	if kind == "" {
-		kind = "product"
-	}
-	return v.show(200, "suspend", suspendPage{frame: v.frame("Suspend"), Kind: kind, ID: v.query("id"), Kinds: suspendKinds})
-}
-
-func (v *visit) suspend() error {
-	p := suspendPage{frame: v.frame("Suspend"), Kind: v.form("kind"), ID: v.form("id"), Reason: v.form("reason"), Emergency: v.form("emergency") != "", Kinds: suspendKinds}
-	body := map[string]any{"subject": map[string]string{"kind": p.Kind, "id": p.ID}, "reason": p.Reason, "emergency": p.Emergency}
-	var made suspension
-	err := v.send(http.MethodPost, "/v1/suspensions?wait=true&timeout="+suspendWait.String(), body, &made)
-	if made, err = committed(made, err); err == nil {
-		return v.redirect(local("suspensions", made.ID))
-	}
-	if p.Problem = problemOf(err, suspendFields); p.Problem != nil {
-		return v.show(http.StatusUnprocessableEntity, "suspend", p)
-	}
-	return err
-}
-
 // committed takes what is in force though it is not durable everywhere yet: its
 // own page says how far it has come.
 func committed(made suspension, err error) (suspension, error) {

@@ -42,16 +42,6 @@ type typed struct{ Name, Value string }
 
 type signedOutPage struct{ frame }
 
-type dashboardPage struct {
-	frame
-	Roles       []string
-	Suspensions []suspension
-	Sidecars    []sidecar
-	Products    int
-	Entities    int
-	Lagging     int
-}
-
 type entitiesPage struct {
 	frame
 	Name, State string
@@ -70,6 +60,7 @@ type entityPage struct {
 
 type productsPage struct {
 	frame
+	Query        string
 	Owner, State string
 	States       []string
 	Items        []product
@@ -83,14 +74,6 @@ type productPage struct {
 	Subs        []registry.Subscription
 	Suspensions []suspension
 	CanSuspend  bool
-}
-
-type suspendPage struct {
-	frame
-	Kind, ID, Reason string
-	Emergency        bool
-	Kinds            []string
-	Problem          *problem
 }
 
 type suspensionsPage struct {
@@ -265,7 +248,13 @@ func functions() template.FuncMap {
 			return s[:2] + " " + s[2:5] + " " + s[5:8] + " " + s[8:]
 		},
 		"words": func(s string) string { return strings.ReplaceAll(s, "-", " ") },
-		"path":  url.PathEscape,
+		"capital": func(s string) string {
+			if s == "" {
+				return s
+			}
+			return strings.ToUpper(s[:1]) + s[1:]
+		},
+		"path": url.PathEscape,
 		"seconds": func(ms int64) string {
 			return (time.Duration(ms) * time.Millisecond).Round(100 * time.Millisecond).String()
 		},

@@ -4,36 +4,7 @@ import (
 	"github.com/dspgate/dspgate/registry"
 )
 
-// Entities, products and the overview.
-
-func (v *visit) dashboard() error {
-	a := v.person.Actor
-	switch {
-	case a.Permissions == 0:
-		return v.redirect("/console/join")
-	case !a.Staff():
-		return v.redirect("/console/own")
-	}
-	p := dashboardPage{frame: v.frame("Overview"), Roles: permissionNames(a)}
-	var err error
-	if _, err = v.get(&p.Suspensions, "/v1/suspensions", "active", "true", "limit", "10"); err != nil {
-		return err
-	}
-	if _, err = v.get(&p.Sidecars, "/v1/sidecars", "limit", "100"); err != nil {
-		return err
-	}
-	for _, s := range p.Sidecars {
-		if s.State() != registry.Acknowledged {
-			p.Lagging++
-		}
-	}
-	m, err := v.get(nil, "/v1/products", "limit", "1")
-	if err != nil {
-		return err
-	}
-	p.Products = m.TotalItems
-	return v.show(200, "dashboard", p)
-}
+// Entities and products.
 
 func permissionNames(a registry.Actor) []string {
 	var out []string
@@ -75,9 +46,9 @@ func (v *visit) entity() error {
 }
 
 func (v *visit) products() error {
-	p := productsPage{frame: v.frame("Products"), Owner: v.query("owner"), State: v.query("state"),
+	p := productsPage{frame: v.frame("Products"), Query: v.query("q"), Owner: v.query("owner"), State: v.query("state"),
 		States: []string{"Draft", "SelfCertified", "InVerification", "PVT", "Interim", "Whitelisted", "ReviewDue", "Restricted", "Suspended", "Delisted"}}
-	m, err := v.get(&p.Items, "/v1/products", "owner", p.Owner, "state", p.State, "page", v.query("page"), "limit", "20")
+	m, err := v.get(&p.Items, "/v1/products", "q", p.Query, "owner", p.Owner, "state", p.State, "page", v.query("page"), "limit", "20")
 	if err != nil {
 		return err
 	}

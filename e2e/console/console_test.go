@@ -23,7 +23,8 @@ var pages = map[string][]struct{ name, path string }{
 	"": {{"register", "/register"}, {"register-search", "/register?q=kooka"}, {"register-none", "/register?q=nothing"}, {"asked-to-sign-in", "/console/"}, {"signed-out", "/console/signed-out"}},
 	"operator@agency.example": {
 		{"overview", "/console/"}, {"entities", "/console/entities"}, {"entity", "/console/entities/65000000101"}, {"products", "/console/products"}, {"product", "/console/products/FP-1009"},
-		{"suspend", "/console/suspend?kind=product&id=FP-1003"}, {"suspensions", "/console/suspensions?all=1"}, {"suspension", "/console/suspensions/SU-currawong"}, {"sidecars", "/console/sidecars"},
+		{"suspend-what", "/console/suspend"}, {"suspend", "/console/suspend?kind=product&id=FP-1003"}, {"suspend-service", "/console/suspend?kind=service&id=receipts.get"}, {"suspend-again", "/console/suspend?kind=entity&id=35000001111"},
+		{"find", "/console/find?q=bird"}, {"find-none", "/console/find?q=nothing"}, {"find-what", "/console/find"}, {"suspensions", "/console/suspensions?all=1"}, {"suspension", "/console/suspensions/SU-currawong"}, {"sidecars", "/console/sidecars"},
 		{"decisions", "/console/decisions?product=FP-1001"}, {"decision", "/console/decisions/00000000000000000000000000"}, {"tokens", "/console/tokens"}, {"not-for-you", "/console/audit"}, {"nothing-here", "/console/products/FP-9999"},
 	},
 	"auditor@agency.example":     {{"audit", "/console/audit"}, {"audit-entry", "/console/audit/0"}, {"changes", "/console/changes"}},
@@ -73,7 +74,7 @@ func TestFormsWithProblemsAreAccessible(t *testing.T) {
 	b.width(phone)
 	b.signIn("operator@agency.example")
 	b.visit("/console/suspend")
-	b.do(chromedp.SendKeys(chromedp.CSS("#id"), "FP-9999"), chromedp.SendKeys(chromedp.CSS("#reason"), "leak"), chromedp.Click(chromedp.CSS("main button[type=submit]")))
+	b.do(chromedp.SendKeys(chromedp.CSS("#id"), "FP-9999"), chromedp.Click(chromedp.CSS("main button[type=submit]")))
 	b.sees("Not done.")
 	b.shoot("suspend-problem-360")
 	all := b.violations(source)
@@ -106,9 +107,10 @@ func TestKeyboardAlone(t *testing.T) {
 	b.sees("Overview")
 	b.tabTo("main a[href='/console/suspend']")
 	b.press(kb.Enter)
-	b.sees("Suspend now")
+	b.sees("Show what it would stop")
 	b.tabTo("#id")
-	b.press("FP-1003")
+	b.press("FP-1003", kb.Enter)
+	b.sees("What it will stop")
 	b.tabTo("#reason")
 	b.press("credential found on a paste site")
 	b.tabTo("button.stop")

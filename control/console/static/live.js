@@ -101,3 +101,46 @@
   tell("Connecting", false);
   begin();
 })();
+
+// Keeps what is marked data-fresh as it is now: the page is asked for again now
+// and then while somebody looks at it, and a part that changed takes the place of
+// the old one unless the focus is inside.
+(function () {
+  const parts = document.querySelectorAll("[data-fresh][id]");
+  if (parts.length === 0 || !window.fetch || !window.DOMParser) { return; }
+  const every = 15000;
+  const stripped = function (e) { return e.innerHTML.replace(/\s+/g, " "); };
+  const asked = Array.from(parts).map(stripped);
+  const old = document.createElement("div");
+  let missed = 0;
+  old.className = "notice warn";
+  old.setAttribute("role", "status");
+  function miss() {
+    missed++;
+    if (missed === 2) {
+      old.textContent = "This page is not kept up to date any more. Load it again.";
+      parts[0].before(old);
+    }
+  }
+  function look() {
+    if (document.hidden) { return; }
+    fetch(location.href, { credentials: "same-origin", headers: { Accept: "text/html" } }).then(function (r) {
+      if (!r.ok || r.redirected) { return miss(); }
+      missed = 0;
+      old.remove();
+      return r.text().then(function (text) {
+        const page = new DOMParser().parseFromString(text, "text/html");
+        parts.forEach(function (part, i) {
+          const fresh = page.getElementById(part.id);
+          if (!fresh || part.contains(document.activeElement)) { return; }
+          const now = stripped(fresh);
+          if (now === asked[i]) { return; }
+          asked[i] = now;
+          part.replaceChildren.apply(part, Array.from(fresh.childNodes).map(function (n) { return document.adoptNode(n); }));
+        });
+      });
+    }).catch(miss);
+  }
+  setInterval(look, every);
+  document.addEventListener("visibilitychange", look);
+})();
