@@ -57,7 +57,7 @@ func apiOperations(t *testing.T, w *world) map[string]map[string]*apiOperation {
 // Collections that are small by their nature, or listed under one record, and
 // need no filter of their own.
 var unfiltered = []string{
-	"list-checks", "list-versions", "list-tiers", "list-sidecars", "list-tokens", "list-signals", "list-standards", "list-draws", "list-lessons",
+	"list-checks", "list-versions", "list-tiers", "list-sidecars", "list-tokens", "list-signals", "list-standards", "list-draws", "list-lessons", "list-problems",
 	"list-product-limits", "list-affected", "preview-incident-notices",
 }
 

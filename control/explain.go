@@ -57,6 +57,7 @@ type explanation struct {
 	Decision decisionView `json:"decision"`
 	Title    string       `json:"title"`
 	Detail   string       `json:"detail" doc:"In one plain sentence: what was wrong and what to do about it."`
+	Remedy   string       `json:"remedy,omitempty" doc:"What usually lies behind it, and what to do."`
 	// Suspension is the one that decided, or was passed by.
 	Suspension *suspensionView `json:"suspension,omitempty"`
 	// Register is what the register said, record by record.
@@ -125,7 +126,7 @@ func (s *server) explain(c *call) (answer, error) {
 	if !c.actor.Staff() && !mayKnowProduct(c, c.view.Product(r.ProductID)) {
 		return answer{}, missing
 	}
-	e := explanation{Decision: s.viewDecision(c, r), Title: r.Reason.Title(), Detail: r.Reason.Detail()}
+	e := explanation{Decision: s.viewDecision(c, r), Title: r.Reason.Title(), Detail: r.Reason.Detail(), Remedy: r.Reason.Remedy().Do}
 	if x := c.view.Suspension(r.Suspension); x != nil {
 		v := s.viewSuspension(c, x)
 		e.Suspension = &v

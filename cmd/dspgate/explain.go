@@ -2,24 +2,30 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control/client"
 )
 
 func newExplainCmd(g *globals) *cobra.Command {
 	return connected(g, "operator", &cobra.Command{
-		Use: "explain DECISION-ID", Short: "Say why a call was decided as it was",
+		Use: "explain DECISION-ID | CODE", Short: "Say why a call was decided as it was, or what a code means",
 		Long: "Says why one call was decided as it was. The decision's ID is in the body of a refusal (id) and, for\n" +
-			"a call let through, in the x-dsp-decision-id header that the upstream gets.",
+			"a call let through, in the x-dsp-decision-id header that the upstream gets. Of a code, such as\n" +
+			"product-suspended, it says what it means and what to do about it.",
 		Args: exactArgs("DECISION-ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.connect()
 			if err != nil {
 				return err
+			}
+			if _, err := authz.ParseDecisionID(args[0]); err != nil && strings.Contains(args[0], "-") {
+				return g.explainCode(cmd.Context(), c, args[0])
 			}
 			a, err := c.Explain(cmd.Context(), args[0])
 			if err != nil {
@@ -32,6 +38,30 @@ func newExplainCmd(g *globals) *cobra.Command {
 			return nil
 		},
 	})
+}
+
+// explainCode says what the code of a refusal means.
+func (g *globals) explainCode(ctx context.Context, c *client.Client, code string) error {
+	a, err := c.Problem(ctx, code)
+	if err != nil {
+		return err
+	}
+	if g.structured() {
+		return g.printRaw(a.Raw)
+	}
+	p := &a.Data
+	line := func(format string, args ...any) { fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...))) }
+	line("%d %s: %s", p.Status, p.Code, p.Title)
+	line("%s", p.Detail)
+	line("")
+	line("to do      %s", p.Remedy)
+	again := "no: something has to change first"
+	if p.Again {
+		again = "yes, later: after Retry-After when there was one"
+	}
+	line("again      %s", again)
+	line("who helps  the %s", p.Who)
+	return nil
 }
 
 func (g *globals) printExplanation(e *client.Explanation) {
@@ -76,6 +106,9 @@ func (g *globals) printExplanation(e *client.Explanation) {
 		line("register   %s %s: %s%s", f.Kind, f.ID, f.Says, note)
 	}
 	line("now        %s", e.Now.Detail)
+	if e.Remedy != "" {
+		line("to do      %s", e.Remedy)
+	}
 }
 
 func prefixed(prefix, s string) string {

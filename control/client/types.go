@@ -110,6 +110,7 @@ type Explanation struct {
 	Decision   Decision    `json:"decision"`
 	Title      string      `json:"title"`
 	Detail     string      `json:"detail"`
+	Remedy     string      `json:"remedy"`
 	Suspension *Suspension `json:"suspension"`
 	Register   []Fact      `json:"register"`
 	Now        struct {
@@ -144,6 +145,22 @@ type Change struct {
 // Explain says why a call was decided as it was.
 func (c *Client) Explain(ctx context.Context, decisionID string) (Answer[Explanation], error) {
 	return Do[Explanation](ctx, c, Request{Path: Path("decisions", decisionID)})
+}
+
+// Problem is what the code of a refused call means.
+type Problem struct {
+	Code   string `json:"code"`
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy"`
+	Who    string `json:"who"`
+	Again  bool   `json:"again"`
+}
+
+// Problem tells what the code of a refused call means.
+func (c *Client) Problem(ctx context.Context, code string) (Answer[Problem], error) {
+	return Do[Problem](ctx, c, Request{Path: Path("problems", code)})
 }
 
 // Me is who calls and, for a developer, how its own entity stands.

@@ -88,10 +88,10 @@ func New(cfg Config) (http.Handler, error) {
 // Serves tells whether the console answers a path; the rest is the API's.
 func Serves(path string) bool {
 	switch path {
-	case "/", "/register", signin.PathStart, signin.PathEnd:
+	case "/", "/register", pathProblems, signin.PathStart, signin.PathEnd:
 		return true
 	}
-	return strings.HasPrefix(path, signin.PathHome) || strings.HasPrefix(path, signin.PathStart+"/") || path == "/console"
+	return strings.HasPrefix(path, signin.PathHome) || strings.HasPrefix(path, pathProblems+"/") || strings.HasPrefix(path, signin.PathStart+"/") || path == "/console"
 }
 
 func parsePages() (map[string]*template.Template, error) {
@@ -154,6 +154,8 @@ func (c *console) routes() {
 
 	open("GET /{$}", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("GET /register", (*visit).register)
+	open("GET "+pathProblems, (*visit).problems)
+	open("GET "+pathProblems+"/{code}", (*visit).problem)
 	open("GET /sign-in", func(v *visit) error { return v.c.cfg.SignIn.Start(v.w, v.r) })
 	open("GET /sign-in/callback", func(v *visit) error { return v.c.cfg.SignIn.Callback(v.w, v.r) })
 	mine("POST /sign-in/entity", (*visit).chooseEntity)

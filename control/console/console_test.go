@@ -30,7 +30,7 @@ const (
 var staffPages = []string{
 	"/console/", "/console/entities", "/console/entities?name=watt", "/console/entities/65000000101", "/console/products", "/console/products?state=Draft",
 	"/console/products/FP-1001", "/console/suspensions", "/console/suspensions?all=1", "/console/suspensions/SU-currawong", "/console/sidecars", "/console/decisions",
-	"/console/decisions?product=FP-1001", "/console/tokens", "/console/people?entity=65000000101", "/register", "/register?q=kooka",
+	"/console/decisions?product=FP-1001", "/console/tokens", "/console/people?entity=65000000101", "/register", "/register?q=kooka", "/problems", "/problems/rate-limited",
 }
 
 func heading(body string) string {
@@ -93,7 +93,10 @@ func TestPagesByRole(t *testing.T) {
 	}
 	anybody := w.Browser("")
 	wants(t, anybody, "/register", 200, "Kooka Agent", "Please note")
-	for _, p := range staffPages[:len(staffPages)-2] {
+	wants(t, anybody, "/problems", 200, "product-suspended", "register-stale", "ends by itself")
+	wants(t, anybody, "/problems/product-suspended", 200, "Product is suspended", "how to be reinstated", "Not before something has changed")
+	wants(t, anybody, "/problems/no-such-code", 404, "o refusal has the code")
+	for _, p := range staffPages[:len(staffPages)-4] {
 		wants(t, anybody, p, 401, "/sign-in?to=%2Fconsole%2F")
 	}
 	wants(t, anybody, "/console/nowhere", 404)

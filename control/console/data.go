@@ -88,6 +88,7 @@ type explanation struct {
 	Decision   decision    `json:"decision"`
 	Title      string      `json:"title"`
 	Detail     string      `json:"detail"`
+	Remedy     string      `json:"remedy"`
 	Suspension *suspension `json:"suspension"`
 	Register   []struct {
 		Kind     registry.Kind     `json:"kind"`

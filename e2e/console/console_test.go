@@ -20,7 +20,7 @@ import (
 
 // pages that each role looks at; their names are those of the pictures.
 var pages = map[string][]struct{ name, path string }{
-	"": {{"register", "/register"}, {"register-search", "/register?q=kooka"}, {"register-none", "/register?q=nothing"}, {"asked-to-sign-in", "/console/"}, {"signed-out", "/console/signed-out"}},
+	"": {{"register", "/register"}, {"register-search", "/register?q=kooka"}, {"register-none", "/register?q=nothing"}, {"asked-to-sign-in", "/console/"}, {"signed-out", "/console/signed-out"}, {"problems", "/problems"}, {"problem", "/problems/version-blocked"}},
 	"operator@agency.example": {
 		{"overview", "/console/"}, {"entities", "/console/entities"}, {"entity", "/console/entities/65000000101"}, {"products", "/console/products"}, {"product", "/console/products/FP-1009"},
 		{"suspend-what", "/console/suspend"}, {"suspend", "/console/suspend?kind=product&id=FP-1003"}, {"suspend-service", "/console/suspend?kind=service&id=receipts.get"}, {"suspend-again", "/console/suspend?kind=entity&id=35000001111"},
