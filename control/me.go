@@ -11,6 +11,7 @@ type meView struct {
 	Permissions []string       `json:"permissions"`
 	Entity      *meEntity      `json:"entity,omitempty"`
 	Products    []meProduct    `json:"products,omitempty"`
+	Signals     []signalView   `json:"last_signals,omitempty" doc:"In what the products were unlike their own past, the latest first. Nothing is refused because of a signal alone."`
 	Denials     []decisionView `json:"last_denials,omitempty" doc:"The last calls refused, newest first."`
 	DenialsNote string         `json:"last_denials_note,omitempty" doc:"Why they are missing."`
 }
@@ -45,6 +46,7 @@ const (
 	meProductsMax      = 100
 	meSubscriptionsMax = 100
 	meDenialsMax       = 20
+	meSignalsMax       = 20
 )
 
 func (s *server) me(c *call) (answer, error) {
@@ -72,6 +74,12 @@ func (s *server) me(c *call) (answer, error) {
 		// How a product stands is known all the same.
 		s.log.WarnContext(c.r.Context(), "last denials not read", "request_id", c.id, "err", err)
 		v.DenialsNote = "the last refusals cannot be read now: the store is away"
+	}
+	if s.signals.Latest != nil {
+		if v.Signals, err = s.signalsFor(c); err != nil {
+			s.log.WarnContext(c.r.Context(), "signals not read", "request_id", c.id, "err", err)
+		}
+		v.Signals = v.Signals[:min(len(v.Signals), meSignalsMax)]
 	}
 	return answer{data: v}, nil
 }

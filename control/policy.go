@@ -37,7 +37,7 @@ func (s *server) policyRoutes() []route {
 		})).gives(policyView{}).by(officers).lenient()
 	}
 	return []route{
-		get("/v1/signals", "list-watch-signals", "What the watcher told of callers, the latest first: at most the last thousand.", s.listWatchSignals).listsPlain(signalView{}).by(onlookers).filters("product_id", "signal"),
+		get("/v1/signals", "list-watch-signals", "What the watcher told of callers, the latest first, among the last thousand. A developer sees those of its own products.", s.listWatchSignals).listsPlain(signalView{}).by(onlookers|registry.PermDeveloper).filters("product_id", "signal"),
 
 		get("/v1/policies", "list-policies", "What is done about callers that stray, by name.", s.listPolicies).lists(policyView{}).by(onlookers).filters("state").missing(),
 		post("/v1/policies/preview", "preview-policy", "Try a rule on recorded signals and calls: who would have been touched.", with(s, s.previewPolicy)).givesPlain(policyPreview{}).by(officers),
@@ -127,18 +127,31 @@ func (s *server) listWatchSignals(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	all, err := s.signalsFor(c)
+	if err != nil {
+		return answer{}, err
+	}
+	return paged(c, all, func(v signalView) bool {
+		return (!byProduct || v.ProductID == product) && (!byName || v.Signal == name)
+	}, func(v signalView) any { return v })
+}
+
+// signalsFor are the latest signals that the caller may know of. A developer is
+// warned of what its own products do; but not that somebody on the list of
+// protected clients was among those they asked for.
+func (s *server) signalsFor(c *call) ([]signalView, error) {
 	latest, err := s.signals.Latest(c.r.Context(), signalsShown)
 	if err != nil {
-		return answer{}, unavailable(err)
+		return nil, unavailable(err)
 	}
-	var out []signalView
+	out := make([]signalView, 0, len(latest))
 	for i := range latest {
 		v := viewSignal(c.view, &latest[i])
-		if (!byProduct || v.ProductID == product) && (!byName || v.Signal == name) {
+		if c.actor.Staff() || latest[i].Name != anomaly.SignalProtected && v.ProductID != "" && mayKnowProduct(c, c.view.Product(v.ProductID)) {
 			out = append(out, v)
 		}
 	}
-	return paged(c, out, nil, func(v signalView) any { return v })
+	return out, nil
 }
 
 // policies are the desk and the casework to read.

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,9 +156,44 @@ func TestPolicyPreviewReplaysSignalsAndCalls(t *testing.T) {
 	if len(signals) != 1 || !strings.Contains(signals[0].Text, "different people a minute") {
 		t.Errorf("%+v", signals)
 	}
-	w.call(wattlebird, "GET", "/v1/signals", nil).refused(t, 403, "forbidden")
 	if book, err := w.reg.Casebook(); err != nil || len(book.View.Suspensions()) != 1 { // the sample's own
 		t.Errorf("a preview changed something: %v", err)
+	}
+}
+
+// TestDevelopersAreWarnedOfTheirOwn: a developer sees in what its own products
+// stray, in the listing and in its own standing; not in what others' do, and not
+// who is protected.
+func TestDevelopersAreWarnedOfTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	at := time.Now().Add(-time.Hour)
+	for _, s := range []anomaly.Signal{
+		{Name: anomaly.SignalPersons, Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1001"}},
+		{Name: anomaly.SignalProtected, Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1001"}},
+		{Name: anomaly.SignalPersons, Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1003"}},
+		{Name: anomaly.SignalRequests, Subject: anomaly.Subject{Kind: anomaly.ClientApp, ID: "fp-1001-prod"}},
+		{Name: anomaly.SignalRequests, Subject: anomaly.Subject{Kind: anomaly.Network, ID: "00ff"}},
+	} {
+		s.At, s.P, s.Value = at, 1e-6, 9
+		w.signals = append(w.signals, s)
+	}
+	type seen struct {
+		Product string `json:"product_id"`
+		Signal  string
+	}
+	want := []seen{{"FP-1001", "persons"}, {"FP-1001", "requests"}}
+	var listed []seen
+	w.call(wattlebird, "GET", "/v1/signals", nil).data(t, 200, &listed)
+	var me struct {
+		Signals []seen `json:"last_signals"`
+	}
+	w.call(wattlebird, "GET", "/v1/me", nil).data(t, 200, &me)
+	if !slices.Equal(listed, want) || !slices.Equal(me.Signals, want) {
+		t.Errorf("listed %+v, of its own %+v, want %+v", listed, me.Signals, want)
+	}
+	w.call(auditor, "GET", "/v1/signals", nil).data(t, 200, &listed)
+	if len(listed) != 5 {
+		t.Errorf("staff see %+v", listed)
 	}
 }
 

@@ -77,6 +77,14 @@ func (g *globals) printStatus(me *client.Me) error {
 			line("  %s", p.LimitsNote)
 		}
 	}
+	if len(me.Signals) > 0 {
+		line("")
+		line("unlike their own past (nothing is refused because of this alone):")
+		for i := range me.Signals {
+			s := &me.Signals[i]
+			line("  %s %s: %s", s.At, s.ProductID, s.Text)
+		}
+	}
 	if len(me.Denials) == 0 {
 		return nil
 	}

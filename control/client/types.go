@@ -187,7 +187,17 @@ type Me struct {
 		Limits        []LimitUse              `json:"limits"`
 		LimitsNote    string                  `json:"limits_note"`
 	} `json:"products"`
+	Signals []Signal   `json:"last_signals"`
 	Denials []Decision `json:"last_denials"`
+}
+
+// Signal is in what a caller was unlike its own past.
+type Signal struct {
+	ProductID string        `json:"product_id"`
+	Signal    string        `json:"signal"`
+	At        registry.Time `json:"at"`
+	Text      string        `json:"text"`
+	Reasons   []string      `json:"reasons"`
 }
 
 // LimitUse is one limit and what it is at, over all sidecars.

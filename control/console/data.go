@@ -121,7 +121,8 @@ type me struct {
 		Subscriptions []registry.Subscription `json:"subscriptions"`
 		Limits        []limit                 `json:"limits"`
 	} `json:"products"`
-	Denials []decision `json:"last_denials"`
+	Signals []watchSignal `json:"last_signals"`
+	Denials []decision    `json:"last_denials"`
 }
 
 type meVersion struct {

@@ -41,5 +41,8 @@ func TestSignalsPage(t *testing.T) {
 	}
 	wants(t, ines, "/console/signals?all=1", 200, "a load test they had announced", officer, "dismissed")
 	wants(t, w.Browser(wattlebird), "/console/signals", 403)
+	if own := wants(t, w.Browser(wattlebird), "/console/own", 200, "Unlike their own past", "812 different people a minute"); strings.Contains(own, "70 calls") {
+		t.Error("another entity's signals are shown")
+	}
 	wants(t, w.Browser(registrar), "/console/signals", 403)
 }
