@@ -31,6 +31,7 @@ type Collector struct {
 
 	mu        sync.Mutex
 	tallies   map[Subject]*Tally
+	fields    fieldCounts
 	strangers int            // of them networks
 	open      map[uint64]who // allowed calls lately
 	before    map[uint64]who // and those before
@@ -58,7 +59,7 @@ func NewCollector(cfg CollectorConfig) *Collector {
 	if cfg.Zone == nil {
 		cfg.Zone = time.UTC
 	}
-	c := &Collector{cfg: cfg, tallies: map[Subject]*Tally{}, open: map[uint64]who{}, before: map[uint64]who{}}
+	c := &Collector{cfg: cfg, tallies: map[Subject]*Tally{}, fields: fieldCounts{}, open: map[uint64]who{}, before: map[uint64]who{}}
 	c.Protect(nil)
 	return c
 }
@@ -96,6 +97,9 @@ func (c *Collector) Observe(batch []Observation) {
 		}
 		c.each(w, func(t *Tally) { t.observe(o, off, p) })
 		if o.Outcome == Allowed {
+			if !c.fields.observe(o) {
+				c.lost.Add(1)
+			}
 			if len(c.open) >= c.cfg.Open/2 {
 				c.before, c.open = c.open, make(map[uint64]who, len(c.open))
 			}

@@ -15,6 +15,8 @@ type Report struct {
 	From     int64 // seconds since 1970
 	Seconds  uint32
 	Subjects []SubjectTally
+	// Fields are what allowed calls lacked, by product and service.
+	Fields []FieldTally
 }
 
 // SubjectTally is one subject of a Report.
@@ -28,7 +30,7 @@ const (
 	ReportBytesMax    = 4 << 20
 	ReportSubjectsMax = 16_384
 
-	reportVersion = 2
+	reportVersion = 3 // 2 was without Fields, and is read
 )
 
 // AppendBinary appends the report to b: numbers as varints, nothing for what is
@@ -45,7 +47,7 @@ func (r *Report) AppendBinary(b []byte) []byte {
 		b = appendString(b, s.Subject.ID)
 		b = s.Tally.append(b)
 	}
-	return b
+	return appendFields(b, r.Fields)
 }
 
 func appendString(b []byte, s string) []byte {
@@ -93,7 +95,8 @@ func (r *Report) UnmarshalBinary(b []byte) error {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrReport, len(b), ReportBytesMax)
 	}
 	d := reader{b: b}
-	if v := d.byte(); v != reportVersion && d.err == nil {
+	v := d.byte()
+	if v != reportVersion && v != reportVersion-1 && d.err == nil {
 		return fmt.Errorf("%w: version %d, want %d", ErrReport, v, reportVersion)
 	}
 	out := Report{Sidecar: d.string("sidecar"), From: d.varint("from"), Seconds: uint32(d.uvarint("seconds", 86400))}
@@ -110,6 +113,9 @@ func (r *Report) UnmarshalBinary(b []byte) error {
 		s.Subject.ID = d.string("subject")
 		d.tally(&s.Tally)
 		out.Subjects = append(out.Subjects, s)
+	}
+	if v == reportVersion {
+		out.Fields = d.fields()
 	}
 	if d.err == nil && len(d.b) > 0 {
 		d.fail("end")

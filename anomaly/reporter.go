@@ -89,21 +89,23 @@ func (r *Reporter) Run(ctx context.Context) {
 
 // report sends what was counted, in pieces; what cannot be sent is put back.
 func (r *Reporter) report(ctx context.Context, from time.Time) error {
-	taken := r.Collector.Take()
+	taken, fields := r.Collector.Take(), r.Collector.TakeFields()
 	pieces := slices.Collect(slices.Chunk(taken, reportSubjects))
 	if len(pieces) == 0 {
 		pieces = [][]SubjectTally{nil} // that there was nothing is worth saying
 	}
 	for i, piece := range pieces {
 		err := r.Link.Send(ctx, &Report{
-			Sidecar: r.Sidecar, From: from.Unix(), Seconds: uint32(min(time.Since(from)/time.Second, 86400)), Subjects: piece,
+			Sidecar: r.Sidecar, From: from.Unix(), Seconds: uint32(min(time.Since(from)/time.Second, 86400)), Subjects: piece, Fields: fields,
 		})
 		if err != nil {
+			r.Collector.PutBackFields(fields)
 			for _, left := range pieces[i:] {
 				r.Collector.PutBack(left)
 			}
 			return err
 		}
+		fields = nil // they go with the first piece
 	}
 	return nil
 }

@@ -64,6 +64,7 @@ type world struct {
 	records map[authz.DecisionID]authz.Record
 
 	policies *policy.Desk
+	fields   []anomaly.FieldTally
 	signals  []anomaly.Signal
 	client   *http.Client
 	used     map[string]control.LimitUse // by account
@@ -161,6 +162,14 @@ func newWorld(t testing.TB) *world {
 				return nil
 			},
 			Share: func(string) float64 { return 1 },
+			Fields: func(product string) (all []anomaly.FieldTally, ok bool) {
+				for _, f := range w.fields {
+					if product == "" || f.Product == product {
+						all = append(all, f)
+					}
+				}
+				return all, true
+			},
 		},
 		Uses:     w.usesOf,
 		Live:     w.hub,

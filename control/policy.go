@@ -18,6 +18,9 @@ type Signals struct {
 	// Share is a product's share of the traffic in percent, negative where nobody
 	// knows.
 	Share func(product string) float64
+	// Fields are the calls allowed in the last four weeks and what they lacked, of
+	// one product or, for "", of all; ok is false when nobody knows yet.
+	Fields func(product string) (all []anomaly.FieldTally, ok bool)
 }
 
 // policyRoutes are the part of the API about signals, and what is done about them.

@@ -300,3 +300,53 @@ func TestADenialIsPreviewedAndEnforced(t *testing.T) {
 		t.Errorf("it tells of a list: %s", text)
 	}
 }
+
+// What calls lack is told by product and service: only what is needed of such a
+// call, and to a developer of its own products alone.
+func TestMissingFields(t *testing.T) {
+	w := newWorld(t)
+	lacking := func(product, service string, calls uint64, missing ...anomaly.Field) anomaly.FieldTally {
+		f := anomaly.FieldTally{Product: product, Service: service, Calls: calls}
+		for _, x := range missing {
+			f.Missing[x] = calls / 2
+		}
+		return f
+	}
+	w.fields = []anomaly.FieldTally{
+		lacking("FP-1001", "abr.lookup", 10, anomaly.FieldPerson, anomaly.FieldClient),                           // neither is needed
+		lacking("FP-1001", "as.0004.get", 8, anomaly.FieldPerson, anomaly.FieldVersion),                          // both are
+		lacking("FP-1002", "as.0004.submit", 6, anomaly.FieldSubscription),                                       // a desktop product has none
+		lacking("FP-1003", "piitr.get", 4, anomaly.FieldSubscription, anomaly.FieldPerson, anomaly.FieldNetwork), // all are
+	}
+	type row struct {
+		Product  string `json:"product_id"`
+		Service  string
+		Missing  map[string]uint64
+		Complete bool
+	}
+	list := func(as, query string) (out []row) {
+		w.call(as, "GET", "/v1/missing-fields"+query, nil).data(t, 200, &out)
+		return out
+	}
+	all := list(auditor, "")
+	if len(all) != 4 || !all[0].Complete || all[1].Complete || !all[2].Complete || all[3].Complete {
+		t.Fatalf("%+v", all)
+	}
+	if got := all[1].Missing; len(got) != 2 || got["product_version"] != 4 || got["subject_hash"] != 4 {
+		t.Errorf("%v", got)
+	}
+	if got := all[3].Missing; len(got) != 3 || got["software_id"] != 2 || got["network"] != 2 {
+		t.Errorf("%v", got)
+	}
+	if got := list(operator, "?complete=false&field=network"); len(got) != 1 || got[0].Product != "FP-1003" {
+		t.Errorf("%+v", got)
+	}
+	if got := list(wattlebird, ""); len(got) != 2 || got[0].Product != "FP-1001" {
+		t.Errorf("a developer is shown %+v", got)
+	}
+	if got := list(wattlebird, "?product_id=FP-1003"); len(got) != 0 {
+		t.Errorf("a developer is shown another's: %+v", got)
+	}
+	w.call(registrar, "GET", "/v1/missing-fields", nil).refused(t, 403, "forbidden")
+	w.call(operator, "GET", "/v1/missing-fields?field=shoe_size", nil).refused(t, 422, "invalid")
+}

@@ -122,7 +122,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
-	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes(), s.policyRoutes(), s.protectedRoutes(), s.eventRoutes(), s.problemRoutes()) {
+	for _, rt := range slices.Concat(s.routes(), s.assuranceRoutes(), s.caseworkRoutes(), s.editionRoutes(), s.incidentRoutes(), s.policyRoutes(), s.fieldRoutes(), s.protectedRoutes(), s.eventRoutes(), s.problemRoutes()) {
 		s.doc.add(&rt)
 		if byPath[rt.path] == nil {
 			byPath[rt.path] = map[string]*route{}

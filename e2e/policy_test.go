@@ -142,6 +142,7 @@ func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
 	}
 	api(op2, "POST", "/v1/suspensions/"+slow.Suspension+"/lift?wait=true", map[string]any{"reason": "it was a test"}, nil)
 	s.deny(t, slowed, person)
+	s.lacks(t, slowed)
 	if out, code := s.cli(t, "policy", "list"); code != 0 || !strings.Contains(out, "enforced") || !strings.Contains(out, "shadow") {
 		t.Errorf("%d: %s", code, out)
 	}
@@ -198,6 +199,42 @@ func (s *stack) deny(t *testing.T, product, person string) {
 	command(s.info.OperatorToken, "POST", "/relax", map[string]any{"reason": "enough"})
 	eventually(t, 30*time.Second, "the sidecars follow back", func() bool { return call(all[0]).status == 200 })
 	expect("put back", false)
+}
+
+// lacks: the calls said neither their version nor, of the person in the path,
+// their software ID, and everything else that is needed of them.
+func (s *stack) lacks(t *testing.T, product string) {
+	t.Helper()
+	type gaps struct {
+		Product  string `json:"product_id"`
+		Service  string
+		Calls    uint64
+		Needed   []string
+		Missing  map[string]uint64
+		Complete bool
+	}
+	var all []gaps
+	of := func(service string) (found gaps) {
+		for _, g := range all {
+			if g.Product == product && g.Service == service {
+				found = g
+			}
+		}
+		return found
+	}
+	eventually(t, 60*time.Second, "the sidecars report what calls lack", func() bool {
+		all = nil
+		return s.api(t, s.info.OperatorToken, "GET", "/v1/missing-fields?limit=100&complete=false", nil, &all) == 200 && of("piitr.get").Calls > 0 && of("stic.validate").Calls > 0
+	})
+	for _, service := range []string{"piitr.get", "stic.validate"} {
+		g := of(service)
+		if g.Missing["product_version"] != g.Calls || g.Missing["software_id"] != g.Calls || len(g.Missing) != 2 || !slices.Contains(g.Needed, "subject_hash") {
+			t.Errorf("%+v", g)
+		}
+	}
+	if out, code := s.cli(t, "missing-field", "list", "--field", "product_version"); code != 0 || !strings.Contains(out, "piitr.get") {
+		t.Errorf("%d: %s", code, out)
+	}
 }
 
 // protect loads the list of protected clients as an operator would, and waits

@@ -1,11 +1,13 @@
 package redisfleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -25,7 +27,18 @@ type Used struct {
 	OffHours    uint64 `json:"o,omitempty"`
 	OddVersions uint64 `json:"v,omitempty"` // refused: a version unknown, blocked or unsupported
 	Signals     uint64 `json:"s,omitempty"` // told by the watcher
+	// Fields are its allowed calls and what they lacked, by service.
+	Fields map[string]Lacked `json:"m,omitempty"`
 }
+
+// Lacked are some calls, and how many of them lacked each field.
+type Lacked struct {
+	Calls   uint64                  `json:"c"`
+	Missing [anomaly.NFields]uint64 `json:"n"`
+}
+
+// servicesMax bounds the services of a product that are told apart in a week.
+const servicesMax = 256
 
 func (u *Used) add(o *Used) {
 	u.Requests += o.Requests
@@ -36,6 +49,20 @@ func (u *Used) add(o *Used) {
 	u.OffHours += o.OffHours
 	u.OddVersions += o.OddVersions
 	u.Signals += o.Signals
+	for service, l := range o.Fields {
+		if u.Fields == nil {
+			u.Fields = map[string]Lacked{}
+		}
+		x, ok := u.Fields[service]
+		if !ok && len(u.Fields) >= servicesMax {
+			continue
+		}
+		x.Calls += l.Calls
+		for i, n := range l.Missing {
+			x.Missing[i] += n
+		}
+		u.Fields[service] = x
+	}
 }
 
 // Usage adds up what products do, from the sidecars' reports, week by week. The
@@ -215,6 +242,41 @@ func (u *Usage) merge(r *anomaly.Report) {
 			OffHours: c[anomaly.OffHours], OddVersions: c[anomaly.OddVersions],
 		})
 	}
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if f.Product != "" && f.Product != usageAt {
+			u.change(f.Product, &Used{Fields: map[string]Lacked{f.Service: {Calls: f.Calls, Missing: f.Missing}}})
+		}
+	}
+}
+
+// Fields are the allowed calls of the last four weeks and what they lacked, by
+// product and service; ok is false when nobody knows. Only those of a product are
+// returned, or of all of them for "".
+func (u *Usage) Fields(product string) (all []anomaly.FieldTally, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	sums := map[string]*Used{}
+	for _, week := range u.weeks {
+		for id, x := range week {
+			if product != "" && id != product || len(x.Fields) == 0 {
+				continue
+			}
+			if sums[id] == nil {
+				sums[id] = new(Used)
+			}
+			sums[id].add(x)
+		}
+	}
+	for id, x := range sums {
+		for service, l := range x.Fields {
+			all = append(all, anomaly.FieldTally{Product: id, Service: service, Calls: l.Calls, Missing: l.Missing})
+		}
+	}
+	slices.SortFunc(all, func(a, b anomaly.FieldTally) int {
+		return cmp.Or(cmp.Compare(a.Product, b.Product), cmp.Compare(a.Service, b.Service))
+	})
+	return all, u.ready
 }
 
 // keep writes what changed and how far it goes, in one step.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/dspgate/dspgate/anomaly"
 )
 
 // running runs a Usage; stop ends it.
@@ -78,5 +80,40 @@ func restore(t *testing.T, rdb redis.UniversalClient, key string, fields map[str
 	t.Helper()
 	if err := rdb.HSet(t.Context(), key, fields).Err(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What calls lacked is added up by product and service, and outlives a restart.
+func TestWhatCallsLackAddsUp(t *testing.T) {
+	f, _, _ := open(t, Options{})
+	yes := func() bool { return true }
+	send := func(n uint64) {
+		t.Helper()
+		r := calls("s", 1, "FP-1", 1)
+		r.Fields = []anomaly.FieldTally{
+			{Product: "FP-1", Service: "a", Calls: n, Missing: [anomaly.NFields]uint64{n, 1}},
+			{Product: "FP-1", Service: "b", Calls: n}, {Product: "FP-2", Service: "a", Calls: n},
+		}
+		if err := f.Send(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := func(u *Usage) (a anomaly.FieldTally, rows int) {
+		all, _ := u.Fields("FP-1")
+		if len(all) > 0 {
+			a = all[0]
+		}
+		return a, len(all)
+	}
+	send(3)
+	u, stop := running(t, f, yes)
+	send(4)
+	want := anomaly.FieldTally{Product: "FP-1", Service: "a", Calls: 7, Missing: [anomaly.NFields]uint64{7, 2}}
+	wait(t, "seven calls", func() bool { a, rows := got(u); return a == want && rows == 2 })
+	stop()
+	u, _ = running(t, f, yes)
+	wait(t, "seven calls after a restart", func() bool { a, rows := got(u); return a == want && rows == 2 })
+	if all, ok := u.Fields(""); !ok || len(all) != 3 {
+		t.Errorf("%v of all products, %v", all, ok)
 	}
 }

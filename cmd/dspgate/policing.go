@@ -23,13 +23,14 @@ type policing struct {
 	desk   *policy.Desk
 	engine *policy.Engine
 	watch  *redisfleet.Watch // nil when it is off
+	usage  *redisfleet.Usage
 }
 
 func openPolicies(cfg watchConfig, register *registry.Register, incidents *incident.Desk, fleet *redisfleet.Fleet, usage *redisfleet.Usage, reg prometheus.Registerer, log *slog.Logger) (*policing, error) {
 	if cfg.ShadowLeast < 0 {
 		return nil, usageError("watch.shadow_least: %v is below nothing", cfg.ShadowLeast)
 	}
-	p := &policing{fleet: fleet, desk: &policy.Desk{Register: register, Incidents: incidents, ShadowLeast: cmp.Or(cfg.ShadowLeast, 24*time.Hour)}}
+	p := &policing{fleet: fleet, usage: usage, desk: &policy.Desk{Register: register, Incidents: incidents, ShadowLeast: cmp.Or(cfg.ShadowLeast, 24*time.Hour)}}
 	p.engine = &policy.Engine{Desk: p.desk, Share: p.share, Keep: fleet.KeepSignals, Log: log}
 	var err error
 	if p.watch, err = newWatch(cfg, fleet, register, usage, p.engine, reg, log); err != nil {
@@ -54,7 +55,7 @@ func (p *policing) share(product string) float64 {
 
 // signals are what the API shows of them.
 func (p *policing) signals() control.Signals {
-	return control.Signals{Latest: p.fleet.LatestSignals, Each: p.fleet.EachSignal, Share: p.share}
+	return control.Signals{Latest: p.fleet.LatestSignals, Each: p.fleet.EachSignal, Share: p.share, Fields: p.usage.Fields}
 }
 
 // run watches, and acts, until ctx ends.

@@ -223,6 +223,14 @@ type watchSignal struct {
 	Text     string        `json:"text"`
 }
 
+// fieldGaps is what lists show of what calls lack.
+type fieldGaps struct {
+	Product string            `json:"product_id"`
+	Service string            `json:"service"`
+	Calls   uint64            `json:"calls"`
+	Missing map[string]uint64 `json:"missing"`
+}
+
 func newSignalCmd(g *globals) *cobra.Command {
 	return parent("signal", "What the watcher tells of callers",
 		listCmd(g, "operator", "List the latest signals", []string{"signals"}, []column[watchSignal]{
@@ -232,6 +240,17 @@ func newSignalCmd(g *globals) *cobra.Command {
 			{"SURPRISE", func(s *watchSignal) string { return fmt.Sprintf("%.1f", s.Surprise) }},
 			{"WHAT", func(s *watchSignal) string { return s.Text }},
 		}, filterFlag{"product", "product_id", "only of this product"}, filterFlag{"signal", "signal", "only of this name"}))
+}
+
+func newMissingFieldCmd(g *globals) *cobra.Command {
+	return parent("missing-field", "What calls do not say that monitoring needs",
+		listCmd(g, "developer", "List which of the fields that monitoring needs are missing, by product and service", []string{"missing-fields"}, []column[fieldGaps]{
+			{"PRODUCT", func(f *fieldGaps) string { return f.Product }},
+			{"SERVICE", func(f *fieldGaps) string { return f.Service }},
+			{"CALLS", func(f *fieldGaps) string { return fmt.Sprint(f.Calls) }},
+			{"MISSING", func(f *fieldGaps) string { return cmpOr(codes(f.Missing), "-") }},
+		}, filterFlag{"product", "product_id", "only of this product"}, filterFlag{"service", "service", "only of this service"},
+			filterFlag{"field", "field", "only where this one is missing"}, filterFlag{"complete", "complete", "true: only where none is; false: only where some are"}))
 }
 
 func newProtectedCmd(g *globals) *cobra.Command {
