@@ -195,6 +195,8 @@ func (c *console) routes() {
 	certifyPages(mine)
 	assessPages(mine)
 	incidentPages(open, mine)
+	addOnPages(mine)
+	ecosystemPages(mine)
 	eventPages(mine)
 	signalPages(mine)
 	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })

@@ -105,7 +105,12 @@ func staffNav(a registry.Actor, add func(string, ...navItem)) {
 		when(a.Has(registry.PermRegistrar), page("/console/registrations", "Applications")),
 		when(assesses, page("/console/assessments", "Assessments", "/console/certifications", "/console/verifications", "/console/evidence")),
 		when(assesses, page("/console/findings", "Findings")),
-		when(assesses, page("/console/draws", "Draws")))
+		when(assesses, page("/console/draws", "Draws")),
+		page("/console/add-ons", "Add-ons"),
+		page("/console/threat-analyses", "Threat analyses"),
+		page("/console/ecosystem", "Ecosystem"),
+		page("/console/gap-analysis", "Standards compared"),
+		page("/console/role-matrix", "Who owes what"))
 	add("Enforcement",
 		page("/console/suspensions", "Suspensions", "/console/suspend"),
 		page("/console/sidecars", "Sidecars"),
@@ -126,7 +131,12 @@ func developerNav(a registry.Actor, add func(string, ...navItem)) {
 	add("Certification",
 		when(a.Entity != 0, page("/console/certifications", "Certification", "/console/evidence", "/console/verifications")),
 		when(a.Entity != 0, page("/console/findings", "Findings")),
-		when(a.Entity != 0, page("/console/gap-analysis", "Standards compared")))
+		when(a.Entity != 0, page("/console/gap-analysis", "Standards compared")),
+		when(a.Entity != 0, page("/console/role-matrix", "Who owes what")))
+	add("Ecosystem",
+		when(a.Entity != 0, page("/console/add-ons", "Add-ons")),
+		when(a.Entity != 0, page("/console/ecosystem", "Questions")),
+		when(a.Entity != 0, page("/console/threat-analyses", "Threat analyses")))
 	add("Calls",
 		page("/console/decisions", "Refused calls"),
 		when(mayFollow(a), page("/console/live", "Live")))

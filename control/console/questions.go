@@ -175,3 +175,13 @@ func (v *visit) attach(product, questionID, address, note string, typ certificat
 	a.Evidence = append(slices.Clip(a.Evidence), address)
 	return v.send(http.MethodPost, api("certifications", product, "answers"), map[string]any{"answers": map[string]answerTo{questionID: a}}, nil)
 }
+
+// answerFields are the fields of one question, as both questionnaires have them.
+type answerFields struct {
+	asked
+	Editable bool
+	Wrong    bool
+}
+
+// Fields makes them.
+func (q question) Fields(editable bool) answerFields { return answerFields{q.asked, editable, q.Wrong} }

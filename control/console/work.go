@@ -106,15 +106,7 @@ func places(all map[string]place) func(string) place {
 // command gives one command from a form and leads on to a page; what the form is
 // wrong about is shown by again.
 func (v *visit) command(path string, body any, at func(string) place, to string, again func(status int, p *problem) error) error {
-	_, _, err := v.ask(v.r.Context(), v.post(path, body), nil)
-	if err == nil || notDurable(err) {
-		return v.redirect(to)
-	}
-	var e *apiError
-	if p := problemIn(err, at); p != nil && asAPI(err, &e) && e.Status != http.StatusNotFound {
-		return again(e.Status, p)
-	}
-	return err
+	return v.commanded(v.post(path, body), at, to, again)
 }
 
 // post is a command with the ETag that the form carries.

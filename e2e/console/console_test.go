@@ -28,7 +28,9 @@ var pages = map[string][]struct{ name, path string }{
 		{"decisions", "/console/decisions?product=FP-1001"}, {"decision", "/console/decisions/00000000000000000000000000"}, {"tokens", "/console/tokens"}, {"not-for-you", "/console/audit"}, {"nothing-here", "/console/products/FP-9999"},
 	},
 	"auditor@agency.example":     {{"audit", "/console/audit"}, {"audit-entry", "/console/audit/0"}, {"changes", "/console/changes"}},
-	"dev@wattlebird.example":     {{"own", "/console/own"}, {"people", "/console/people"}, {"dev-decisions", "/console/decisions"}, {"dev-product", "/console/products/FP-1001"}},
+	"dev@wattlebird.example":     {{"own", "/console/own"}, {"people", "/console/people"}, {"dev-decisions", "/console/decisions"}, {"dev-product", "/console/products/FP-1001"},
+		{"add-ons", "/console/add-ons"}, {"ecosystems", "/console/ecosystem"}, {"ecosystem", "/console/ecosystem/FP-1001"}, {"threats", "/console/threat-analyses"}, {"threat-form", "/console/threat-analyses/new"},
+		{"role-matrix", "/console/role-matrix"}, {"gap", "/console/gap-analysis"}},
 	"newcomer@elsewhere.example": {{"join", "/console/join"}},
 }
 
