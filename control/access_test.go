@@ -173,7 +173,7 @@ func fillPath(path string) string {
 // itself and the contract say: whoever is not named is refused with 403, or 404
 // where one may not even know of the thing; whoever is named is not.
 func TestPermissionsOfEveryOperation(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	roles := map[string]string{operator2: "operator", officer: "incident-officer", registrar: "registrar", assessor: "assessor", auditor: "auditor", wattlebird: "developer"}
 	ops := operations(t, w)
 	if len(ops) < 45 {
@@ -228,7 +228,7 @@ func TestPermissionsOfEveryOperation(t *testing.T) {
 // C01: a developer reads, suspends, changes or lists what is another's, by ID,
 // by filter, in a listing: 404, or nothing.
 func TestC01ADeveloperNeverMeetsWhatIsAnothers(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	const product = "FP-1003" // Kookaburra's
 	var s struct{ ID string }
 	w.call(operator, "POST", "/v1/suspensions", map[string]any{"subject": map[string]any{"kind": "product", "id": product}, "reason": "C01"}).data(t, 201, &s)
@@ -324,7 +324,7 @@ func noID(body string) string {
 }
 
 func TestADeveloperSeesWhyItIsSuspendedButNotByWhom(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var s struct{ ID string }
 	w.call(operator, "POST", "/v1/suspensions", `{"subject":{"kind":"product","id":"FP-1003"},"reason":"credential leaked"}`).data(t, 201, &s)
 	for _, path := range []string{"/v1/suspensions/" + s.ID, "/v1/suspensions", "/v1/me"} {
@@ -337,7 +337,7 @@ func TestADeveloperSeesWhyItIsSuspendedButNotByWhom(t *testing.T) {
 
 func TestTokenFile(t *testing.T) {
 	t.Run("expiry, and a change without a restart", func(t *testing.T) {
-		w := newWorld(t)
+		w := retried(newWorld(t))
 		entries := slices.Clone(programs)
 		entries[0].Expires = time.Now().Add(-time.Second).Format(time.RFC3339)
 		entries = append(entries, control.TokenEntry{Name: "new@agency.example", Permissions: []string{"auditor"}})
@@ -361,7 +361,7 @@ func TestTokenFile(t *testing.T) {
 		}
 	})
 	t.Run("what is refused", func(t *testing.T) {
-		w := newWorld(t)
+		w := retried(newWorld(t))
 		good := "Bearer " + tokenOf(operator)
 		for name, opts := range map[string][]option{
 			"in the query":   nil,

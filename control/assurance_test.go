@@ -36,7 +36,7 @@ func (w *world) sent() (out []string) {
 const goodLog = "2026-11-22T09:00:00.220115957Z user=u1 session=s1 event=login ok\n"
 
 func TestEvidenceOverTheAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	const at = "/v1/products/FP-1001/evidence?type=sample-log&requirements=OSF-AUD"
 	for name, c := range map[string]struct {
 		path, body string
@@ -102,7 +102,7 @@ func TestEvidenceOverTheAPI(t *testing.T) {
 }
 
 func TestVerificationOverTheAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var v struct {
 		caseRef
 		Tests []struct{ Requirement, Outcome, Finding string }
@@ -150,7 +150,7 @@ func TestVerificationOverTheAPI(t *testing.T) {
 
 // The public can compute a draw again from what it is shown.
 func TestDrawOverTheAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var d struct {
 		Commitment string
 		Selected   int
@@ -182,7 +182,7 @@ func TestDrawOverTheAPI(t *testing.T) {
 }
 
 func TestRulesOverTheAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var m struct{ Rows []map[string]any }
 	w.call(wattlebird, "GET", "/v1/role-matrix", nil).data(t, 200, &m)
 	if len(m.Rows) != 6 || m.Rows[5]["CP"] != "meets" {
@@ -242,7 +242,7 @@ func TestRulesOverTheAPI(t *testing.T) {
 }
 
 func TestEcosystemOverTheAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var m struct {
 		Mark      string
 		Questions []struct{ ID, Mark string }

@@ -9,7 +9,7 @@ import (
 )
 
 func TestAVersionOfTheCatalogueIsProposedPreviewedAndPublishedByTwo(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	catalogue, questionnaire, err := certification.Documents()
 	if err != nil {
 		t.Fatal(err)

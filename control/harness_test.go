@@ -71,6 +71,11 @@ type world struct {
 	usesErr  error
 	calls    *controltest.Tape // what the sidecars decide from now on
 	hub      *live.Hub
+
+	// twice sends every command that succeeds again, as a client does that never
+	// heard the answer: see again.
+	twice bool
+	keys  int
 }
 
 func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
@@ -375,6 +380,14 @@ func (w *world) call(as, method, path string, body any, opts ...option) reply {
 	for _, o := range opts {
 		o(req)
 	}
+	if w.twice && keyed(req) {
+		return w.again(req)
+	}
+	return w.do(req)
+}
+
+func (w *world) do(req *http.Request) reply {
+	w.t.Helper()
 	res, err := w.client.Do(req)
 	if err != nil {
 		w.t.Fatal(err)

@@ -34,7 +34,7 @@ func report(more map[string]any) map[string]any {
 // TestIncidentOverTheAPI goes from a developer's report to the close, with the
 // containment through the fence.
 func TestIncidentOverTheAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var x incidentRef
 	w.call(wattlebird, "POST", "/v1/incidents", report(nil)).data(t, 201, &x)
 	at := "/v1/incidents/" + x.ID
@@ -114,7 +114,7 @@ func TestIncidentOverTheAPI(t *testing.T) {
 // TestABadReportIsKeptAndNamesEveryField: 422 with a pointer each, and the
 // report as a draft beside them.
 func TestABadReportIsKeptAndNamesEveryField(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	bad := report(map[string]any{
 		"type": "", "level": "high", "aware_at": time.Now().Add(-30 * time.Hour), "subjects": []map[string]any{{"kind": "product", "id": "FP-9999"}},
 		"description": "the client's number is 220115957",
@@ -160,7 +160,7 @@ func TestABadReportIsKeptAndNamesEveryField(t *testing.T) {
 
 // TestNoWrongDoor: a mail becomes a draft in the same queue.
 func TestNoWrongDoor(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var x incidentRef
 	w.call(officer, "POST", "/v1/incidents/inbox", map[string]any{"from": "jo@possum.example", "subject": "strange lodgment", "text": "we did not send this", "date": time.Now()}).data(t, 201, &x)
 	if x.State != "draft" || x.Title != "strange lodgment" {

@@ -15,7 +15,7 @@ import (
 )
 
 func TestALimitIsSetShownAndTakenAway(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var l registry.Limit
 	r := w.call(operator, "PUT", "/v1/limits/product:FP-1003:daily", `{"kind":"quota","amount":500,"period":"day","service":"abr.lookup","shadow":true,"reason":"trial"}`)
 	r.data(t, http.StatusOK, &l)
@@ -67,7 +67,7 @@ func TestALimitIsSetShownAndTakenAway(t *testing.T) {
 }
 
 func TestAWrongLimitNamesTheField(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	for _, c := range []struct{ path, body, pointer, parameter string }{
 		{"product:FP-1003:x", `{"kind":"rate","amount":0}`, "/amount", ""},
 		{"product:FP-1003:x", `{"kind":"rate","amount":-3}`, "/amount", ""},
@@ -97,7 +97,7 @@ func TestAWrongLimitNamesTheField(t *testing.T) {
 
 // TestPreviewSaysWhoWouldHaveBeenRefused: against records with a known answer.
 func TestPreviewSaysWhoWouldHaveBeenRefused(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	ids := authz.NewIDs()
 	began := time.Now().UTC().AddDate(0, 0, -1).Truncate(24 * time.Hour).Add(12 * time.Hour)
 	record := func(at time.Duration, product, app, service string, reason authz.Reason, limit string, person byte) {
@@ -173,7 +173,7 @@ type limitUse struct {
 // TestADeveloperSeesEveryLimitAndWhatItIsAt: in me and for one product, the
 // tier's, those in its place, and shadow ones.
 func TestADeveloperSeesEveryLimitAndWhatItIsAt(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Limits(), registry.Meta{Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestADeveloperSeesEveryLimitAndWhatItIsAt(t *testing.T) {
 }
 
 func TestAQuotaBelowWhatWasUsedIsSetWithAWarning(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	w.used = map[string]control.LimitUse{"product:FP-1003:daily": {Used: 300}}
 	for body, warned := range map[string]bool{
 		`{"kind":"quota","period":"day","amount":301}`: false,
@@ -265,7 +265,7 @@ func TestAQuotaBelowWhatWasUsedIsSetWithAWarning(t *testing.T) {
 }
 
 func TestExplainNamesTheLimit(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Limits(), registry.Meta{Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}

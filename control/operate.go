@@ -125,7 +125,8 @@ func (s *server) listSidecars(c *call) (answer, error) {
 
 // once runs a command at most once for its Idempotency-Key.
 func (s *server) once(c *call, key, fingerprint string, do func() (stored, error)) (stored, error) {
-	kept, _, err := s.reg.Once(c.r.Context(), key, []byte(fingerprint), func() ([]byte, error) {
+	kept, _, err := s.reg.Once(c.r.Context(), key, []byte(fingerprint), func(ctx context.Context) ([]byte, error) {
+		c.r = c.r.WithContext(ctx)
 		st, err := do()
 		if err != nil {
 			return nil, err

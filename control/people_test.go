@@ -41,7 +41,7 @@ func (w *world) makeToken(a registry.Actor, perms string) madeToken {
 // TestTokensOfPeople: made by a person, never by a program; scoped, listed
 // without their secret, revoked at once; under the person's own name.
 func TestTokensOfPeople(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	tok := w.makeToken(op1, `"operator"`)
 	with := header("Authorization", "Bearer "+tok.Token)
 	w.call(nobody, "GET", "/v1/products/FP-1001", nil, with).data(t, 200, &struct{}{})
@@ -75,7 +75,7 @@ func TestTokensOfPeople(t *testing.T) {
 
 // TestInvitationsByAPI: the people of an entity see and let in their own only.
 func TestInvitationsByAPI(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var inv struct{ ID, Code, Email string }
 	w.call(kookaburra, "POST", "/v1/invitations", `{"email":"ana@kookaburra.example"}`).data(t, 201, &inv)
 	list := w.call(kookaburra, "GET", "/v1/invitations", nil)
@@ -106,7 +106,7 @@ func TestInvitationsByAPI(t *testing.T) {
 
 // TestNoHeaderIsAPerson: the console's way in is not open to the network.
 func TestNoHeaderIsAPerson(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	r := httptest.NewRequest("GET", "/v1/me", nil)
 	for _, h := range []string{"X-Actor", "Cookie", "X-Forwarded-User", "Remote-User"} {
 		r.Header.Set(h, operator)

@@ -24,7 +24,7 @@ func (w *world) applies(a registry.Actor, abn, name string) {
 // TestNewcomersApply: somebody who belongs to no entity and is signed in as a
 // person applies for one, sees that and nothing else, and may do no more.
 func TestNewcomersApply(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	nia := registry.Actor{Name: "nia@elsewhere.example"}
 	w.applies(nia, "56000001313", "Possum Bakery")
 	w.person(nia, "GET", "/v1/registrations/56000001313", "").data(t, 200, &struct{}{})
@@ -52,7 +52,7 @@ func TestNewcomersApply(t *testing.T) {
 
 // TestRegistrationsByClock: what waits, for whom, and what is due first in front.
 func TestRegistrationsByClock(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	reg := registry.Actor{Name: "rhea", Permissions: registry.PermRegistrar}
 	w.applies(registry.Actor{Name: "possum@elsewhere.example"}, "56000001313", "Possum Bakery")
 	time.Sleep(2 * time.Millisecond) // due later, to the millisecond
@@ -76,7 +76,7 @@ func TestRegistrationsByClock(t *testing.T) {
 
 // TestAssessments: the riskiest first, each contribution shown.
 func TestAssessments(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var all []struct {
 		ProductID string `json:"product_id"`
 		State     string `json:"state"`

@@ -277,7 +277,7 @@ func TestAnIdempotencyKeyDoesACommandOnce(t *testing.T) {
 }
 
 func TestADenialOfAKeyReachesTheSidecars(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	var d struct {
 		ID          string
 		Revision    registry.Revision
@@ -299,7 +299,7 @@ func TestADenialOfAKeyReachesTheSidecars(t *testing.T) {
 }
 
 func TestANoticeThenALongSuspension(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	long := suspendBody("product", "FP-1003")
 	long["expires_at"] = time.Now().Add(100 * time.Hour)
 	e := w.call(operator, "POST", "/v1/suspensions", long).refused(t, 422, "invalid")

@@ -382,7 +382,7 @@ func placedCertification(now registry.Time, c casework.Certification, p registry
 
 // The walk itself. What every command leads to stands in testdata/walk.txt.
 func TestEveryStateTimesCommandTimesRoleOverHTTP(t *testing.T) {
-	w := newWorld(t)
+	w := retried(newWorld(t))
 	for _, role := range rolesOf(operations(t, w)) {
 		if !slices.Contains(slices.Collect(maps.Values(walkers)), strings.Replace(role, "developer", "owner", 1)) {
 			t.Errorf("nobody walks as %s", role)

@@ -37,6 +37,9 @@ type Change struct {
 	// MAC authenticates everything above: a change written into Redis by
 	// somebody else is refused by every mirror.
 	MAC MAC `json:"mac"`
+	// Keyed is what is kept of the request in the same step; nil as a rule. It is no
+	// part of the log.
+	Keyed *Keyed `json:"-"`
 }
 
 // Record is one value of the register as stored: the JSON of a noun, with the
@@ -140,6 +143,16 @@ func (s *Sealer) finish(x *sealing, data []byte) (m MAC) {
 	copy(m[:], x.h.Sum(x.out[:0]))
 	s.pool.Put(x)
 	return m
+}
+
+// derive makes a key of its own for one sort of thing and a text.
+func (s *Sealer) derive(sort byte, text string) (key [sha256.Size]byte) {
+	x := s.begin(sort)
+	x.text(text)
+	x.h.Write(x.buf)
+	x.h.Sum(key[:0])
+	s.pool.Put(x)
+	return key
 }
 
 // Record computes a record's MAC over its kind, ID, revision and data.

@@ -59,7 +59,7 @@ type Poll struct {
 // Ledger is where Register commits.
 type Ledger interface {
 	// Commit appends one change whose Revision is that of base+1 and writes its
-	// records in one atomic step. ErrFenced when fence is not the present epoch,
+	// records, and for a day what it keeps of a request, in one atomic step. ErrFenced when fence is not the present epoch,
 	// ErrConflict when the head is not base, in its digests too; ErrNotDurable when committed on fewer replicas
 	// than asked for; ErrUncertain when the outcome is unknown.
 	Commit(ctx context.Context, fence Epoch, base Mark, c *Change, head *Head) error
@@ -69,8 +69,8 @@ type Ledger interface {
 	// A holder of the epoch it names in have renews it instead.
 	Lead(ctx context.Context, holder string, have Epoch, ttl time.Duration) (Epoch, error)
 
-	// Replayed looks up the stored answer of an Idempotency-Key; nil when new.
-	Replayed(ctx context.Context, key string) ([]byte, error)
+	// Replayed looks up what is kept of an Idempotency-Key.
+	Replayed(ctx context.Context, key string) (Kept, error)
 	// Remember stores the answer for an Idempotency-Key for a day.
 	Remember(ctx context.Context, key string, answer []byte) error
 

@@ -255,6 +255,7 @@ type command struct {
 	plan   func(*Tx) error
 	cases  bool        // reads or writes casework
 	empty  bool        // a change that puts nothing is wanted
+	once   *once       // of whose request it is; nil without an Idempotency-Key
 	answer chan answer // capacity 1
 }
 
@@ -264,6 +265,7 @@ type answer struct {
 	id       string
 	revision Revision
 	existing bool
+	changed  bool // something was committed
 	err      error
 }
 
@@ -314,6 +316,14 @@ func (r *Register) submit(ctx context.Context, a Actor, name, reason string, pla
 }
 
 func (r *Register) send(ctx context.Context, c *command) (answer, error) {
+	if o, ok := ctx.Value(onceKey{}).(*once); ok {
+		return r.sendOnce(ctx, o, c)
+	}
+	return r.hand(ctx, c)
+}
+
+// hand hands a command to the writer and waits for its answer.
+func (r *Register) hand(ctx context.Context, c *command) (answer, error) {
 	a, name, reason := c.actor, c.name, c.reason
 	if a.Name == "" {
 		return answer{}, fmt.Errorf("%w: a command needs a named actor", ErrForbidden)

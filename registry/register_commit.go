@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,11 +201,15 @@ func (r *Register) plan(base *View, book *Casebook, epoch Epoch, group []*comman
 				Puts: t.puts, Cases: t.cases, Digest: next.Digest, CaseSum: next.CaseSum,
 			}
 			change.MAC = r.sealer.Change(change)
+			if c.once != nil {
+				change.Keyed = c.once.keeps(onceStep{Command: c.name, Revision: cmp.Or(t.found, t.revision), ID: t.id, Existing: t.found != 0})
+			}
+			answers[i].changed = true
 			changes = append(changes, change)
 			book = book.after(change, tip, next)
 			tip = next
 		}
-		answers[i] = answer{view: tip, book: book, id: t.id, revision: tip.Revision, existing: t.found != 0}
+		answers[i] = answer{view: tip, book: book, id: t.id, revision: tip.Revision, existing: t.found != 0, changed: answers[i].changed}
 		if t.found != 0 {
 			answers[i].revision = t.found
 		}

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -13,7 +14,7 @@ func TestAnIdempotencyKeyDoesItOnce(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	var done atomic.Int64
-	do := func() ([]byte, error) { done.Add(1); return []byte("answer"), nil }
+	do := func(context.Context) ([]byte, error) { done.Add(1); return []byte("answer"), nil }
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -32,7 +33,7 @@ func TestAnIdempotencyKeyDoesItOnce(t *testing.T) {
 		t.Errorf("another request: %v, want ErrKeyReused", err)
 	}
 	boom := errors.New("boom")
-	if _, _, err := w.Once(ctx, "failing", nil, func() ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
+	if _, _, err := w.Once(ctx, "failing", nil, func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
 		t.Errorf("got %v, want the error of do", err)
 	}
 	if _, replayed, err := w.Once(ctx, "failing", nil, do); err != nil || replayed {

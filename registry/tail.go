@@ -58,6 +58,9 @@ func (t *tail) note(c *Change) {
 	}
 	if i := int(c.Revision - t.base - 1); i < len(t.changes) {
 		if t.changes[i].MAC == c.MAC {
+			if c.Keyed != nil { // the mirror was sooner, and does not know of it
+				t.changes[i] = c
+			}
 			return
 		}
 		t.cut(i)

@@ -19,7 +19,6 @@ package people
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -175,8 +174,8 @@ func Acts(book *registry.Casebook, email string, abn registry.ABN) bool {
 }
 
 // newSecret makes a secret with its sum.
-func newSecret(prefix string) (secret, sum string) {
-	secret = prefix + rand.Text() + rand.Text() // 260 bits
+func newSecret(ctx context.Context, prefix string) (secret, sum string) {
+	secret = prefix + registry.Secret(ctx, prefix)
 	return secret, Sum(secret)
 }
 
@@ -223,7 +222,7 @@ func (b Book) Invite(ctx context.Context, a registry.Actor, email string, abn re
 	if err != nil {
 		return nil, "", err
 	}
-	secret, sum := newSecret(invitePrefix)
+	secret, sum := newSecret(ctx, invitePrefix)
 	out, err := b.Register.Do(ctx, a, "person.invite", "", func(t *registry.Tx) error {
 		book, err := t.Casebook()
 		if err != nil {

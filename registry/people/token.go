@@ -32,7 +32,7 @@ func (b Book) MakeToken(ctx context.Context, a registry.Actor, g Grant) (*regist
 			return nil, "", registry.Field(fmt.Sprintf("/permissions/%d", i), "you do not have %q yourself; choose from %s", p, strings.Join(own, ", "))
 		}
 	}
-	secret, sum := newSecret(tokenPrefix)
+	secret, sum := newSecret(ctx, tokenPrefix)
 	out, err := b.Register.Do(ctx, a, "token.make", "", func(t *registry.Tx) error {
 		if g.Expires <= t.Now() || g.Expires > t.Now()+registry.Time((TokenLifeMax+minuteOfGrace).Milliseconds()) {
 			return registry.Field("/expires_at", "a token expires in the future and within a year")

@@ -1,8 +1,9 @@
 -- Appends changes and writes their records, all or nothing.
--- KEYS head, records, log, claim, cases
+-- KEYS head, records, log, claim, cases, then those of what is kept of requests
 -- ARGV fence, base, last revision, head epoch, head, log length (0: keep all), wake channel,
 --      digests of the records and of the casework at base, number of changes, then for each: revision, change, number of records, and for each: key, record,
---      number of cases, and for each: key, body
+--      number of cases, and for each: key, body,
+--      number of steps of a request, and when there are any: which of the keys, seconds to keep it, and for each: number, step
 local epoch = redis.call('HGET', KEYS[4], 'epoch') or '0'
 -- After a failover the claim may be older than the changes given back since: no
 -- change follows one of a later epoch.
@@ -29,7 +30,9 @@ if head and string.sub(head, 25, 40) .. string.sub(head, 57) ~= ARGV[8] .. ARGV[
   return {'conflict', rev}
 end
 redis.call('HEXISTS', KEYS[2], '') -- fails on a wrong type before anything is written
-redis.call('HEXISTS', KEYS[5], '')
+for k = 5, #KEYS do
+  redis.call('HEXISTS', KEYS[k], '')
+end
 local i, pushed = 11, {ARGV[3], '\n'}
 for _ = 1, tonumber(ARGV[10]) do
   -- First the log: it refuses an ID that is not above its last.
@@ -46,6 +49,17 @@ for _ = 1, tonumber(ARGV[10]) do
   for _ = 1, n do
     redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
     i = i + 2
+  end
+  n = tonumber(ARGV[i])
+  i = i + 1
+  if n > 0 then
+    local key, seconds = KEYS[tonumber(ARGV[i])], ARGV[i + 1]
+    i = i + 2
+    for _ = 1, n do
+      redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+      i = i + 2
+    end
+    redis.call('EXPIRE', key, seconds)
   end
 end
 redis.call('HSET', KEYS[1], 'rev', ARGV[3], 'epoch', ARGV[4], 'head', ARGV[5])

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,7 @@ func (ledger) CaseKind() registry.CaseKind { return "ledger" }
 const (
 	killedRedis  = "DSPGATE_TEST_KILLED_REDIS"  // address of the Redis that the child writes to
 	killedTimers = "DSPGATE_TEST_KILLED_TIMERS" // set: the child fires timers and writes nothing else
+	killedOnce   = "DSPGATE_TEST_KILLED_ONCE"   // set: the child does one keyed request, and dies before it is answered
 )
 
 // reminder is casework with a due-date.
@@ -89,7 +91,7 @@ func writeUntilKilled(addr string) error {
 		return err
 	}
 	mirror := registry.NewMirror(s, seal, registry.MirrorConfig{ID: "one", Observer: true})
-	r := registry.NewRegister(s, mirror, seal, registry.RegisterConfig{Holder: "one", Cases: caseTypes()})
+	r := registry.NewRegister(lethal{s}, mirror, seal, registry.RegisterConfig{Holder: "one", Cases: caseTypes()})
 	go func() { _ = mirror.Run(ctx) }()
 	go func() { _ = r.Run(ctx) }()
 	for {
@@ -111,6 +113,10 @@ func writeUntilKilled(addr string) error {
 			return err
 		}
 	}
+	if os.Getenv(killedOnce) != "" {
+		_, _, err := keyedRequest(ctx, r, "request")
+		return fmt.Errorf("answered, which it must not live to do: %w", err)
+	}
 	registrar := registry.Actor{Name: "registrar", Permissions: registry.PermRegistrar}
 	for {
 		out, err := r.Do(ctx, registrar, "ledger.write", "", func(t *registry.Tx) error {
@@ -130,6 +136,100 @@ func writeUntilKilled(addr string) error {
 			return err
 		}
 		fmt.Println(out.Revision)
+	}
+}
+
+// lethal is a store by which a control plane dies when it is about to keep an
+// answer: what the request did is committed, and nobody was told.
+type lethal struct{ *redisstore.Store }
+
+func (lethal) Remember(context.Context, string, []byte) error {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// keyedRequest makes two products and a secret for an Idempotency-Key, in three
+// commands of which one is refused.
+func keyedRequest(ctx context.Context, r *registry.Register, fingerprint string) (answer string, replayed bool, err error) {
+	registrar := registry.Actor{Name: "registrar", Permissions: registry.PermRegistrar}
+	b, replayed, err := r.Once(ctx, "registrar key", []byte(fingerprint), func(ctx context.Context) ([]byte, error) {
+		one, err := r.CreateProduct(ctx, registrar, registry.Product{ID: "ONCE-1", Name: "Once", Owner: sample.Wattlebird}, registry.Meta{})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := r.CreateProduct(ctx, registrar, registry.Product{ID: "FP-1001", Name: "There already", Owner: sample.Wattlebird}, registry.Meta{}); err == nil {
+			return nil, errors.New("made twice")
+		}
+		secret := registry.Secret(ctx, "test")
+		two, err := r.CreateProduct(ctx, registrar, registry.Product{ID: "ONCE-2", Name: "Secret " + secret, Owner: sample.Wattlebird}, registry.Meta{})
+		if err != nil {
+			return nil, err
+		}
+		return fmt.Appendf(nil, "%d %d %s", one.Revision, two.Revision, secret), nil
+	})
+	return string(b), replayed, err
+}
+
+// TestAKeyedRequestThatWasKilledIsDoneOnce kills a control plane between its last
+// commit and the keeping of the answer; the request that comes again, to another
+// control plane, is told what was done, and does nothing.
+func TestAKeyedRequestThatWasKilledIsDoneOnce(t *testing.T) {
+	srv := redistest.Start(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), killedRedis+"="+srv.Addr, killedOnce+"=1")
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("the control plane was to be killed: %v", err)
+	}
+	s := open(t, redisstore.Config{Addrs: []string{srv.Addr}})
+	m := registry.NewMirror(s, registrytest.Sealer(t), registry.MirrorConfig{ID: "two", Observer: true})
+	r := registry.NewRegister(s, m, registrytest.Sealer(t), registry.RegisterConfig{Holder: "one", Cases: caseTypes()})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{}, 2)
+	go func() { _ = m.Run(ctx); done <- struct{}{} }()
+	go func() { _ = r.Run(ctx); done <- struct{}{} }()
+	defer func() { cancel(); <-done; <-done }()
+	until(t, "the register can be written", func() bool {
+		_, err := r.View()
+		_, cerr := r.Casebook()
+		return err == nil && cerr == nil && r.Writing()
+	})
+	before, err := r.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Product("ONCE-1") == nil || before.Product("ONCE-2") == nil {
+		t.Fatal("the request was not done")
+	}
+	if _, _, err := keyedRequest(ctx, r, "another request"); !errors.Is(err, registry.ErrKeyReused) {
+		t.Errorf("another request under the key: %v", err)
+	}
+	first, _, err := keyedRequest(ctx, r, "request")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one, two registry.Revision
+	var secret string
+	if _, err := fmt.Sscan(first, &one, &two, &secret); err != nil {
+		t.Fatal(err)
+	}
+	after, err := r.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Revision != before.Revision || two != before.Revision || one >= two || after.Product("ONCE-2").Name != "Secret "+secret {
+		t.Errorf("%q at revision %d, then %d; the product is %q", first, before.Revision, after.Revision, after.Product("ONCE-2").Name)
+	}
+	if again, replayed, err := keyedRequest(ctx, r, "request"); err != nil || !replayed || again != first {
+		t.Errorf("the third time: %q, replayed %t, %v; want %q", again, replayed, err, first)
+	}
+	for _, key := range strings.Fields(srv.Must("KEYS", "{dspgate}:*")) {
+		if kind := srv.Must("TYPE", key); strings.Contains(kind, "string") && strings.Contains(srv.Must("GET", key), secret) {
+			t.Errorf("%s holds the secret", key)
+		}
 	}
 }
 

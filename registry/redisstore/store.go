@@ -15,7 +15,8 @@
 //	{dspgate}:claim     hash    the writer's epoch, holder, until
 //	{dspgate}:observer  string  the last follower off the roll that polled
 //	{dspgate}:guard     string  written beside each script before Redis 7, see runOnce
-//	{dspgate}:idem:KEY  string  the answer of an Idempotency-Key, for a day
+//	{dspgate}:once:KEY  string  the answer of an Idempotency-Key (encrypted), for a day
+//	{dspgate}:step:KEY  hash    what was committed on the way to it (encrypted), for a day
 //	{dspgate}:wake, {dspgate}:wake-roll   channels
 //
 // Redis 6.2 or later. What Redis holds is not believed: records, changes and
@@ -65,7 +66,7 @@ type Store struct {
 
 	commit, follow, lead, leave, roll, settle, reassert script
 
-	keyHead, keyRec, keyCases, keyLog, keyRoll, keyTenure, keyClaim, keyObserver, keyGuard, keyIdem, wake, wakeRoll string
+	keyHead, keyRec, keyCases, keyLog, keyRoll, keyTenure, keyClaim, keyObserver, keyGuard, keyOnce, keyStep, wake, wakeRoll string
 }
 
 var (
@@ -82,7 +83,7 @@ func newStore(cfg Config, rdb redis.UniversalClient, log *slog.Logger) *Store {
 	return &Store{
 		cfg: cfg, rdb: rdb, log: log,
 		keyHead: p + "head", keyRec: p + "rec", keyCases: p + "cases", keyLog: p + "log", keyRoll: p + "roll", keyTenure: p + "tenure", keyClaim: p + "claim",
-		keyObserver: p + "observer", keyGuard: p + "guard", keyIdem: p + "idem:", wake: p + "wake", wakeRoll: p + "wake-roll",
+		keyObserver: p + "observer", keyGuard: p + "guard", keyOnce: p + "once:", keyStep: p + "step:", wake: p + "wake", wakeRoll: p + "wake-roll",
 	}
 }
 
@@ -140,6 +141,15 @@ func (s *Store) append(ctx context.Context, doing string, sc *script, keys []str
 			args = append(args, c.Puts[j].Key(), encodeRecord(&c.Puts[j]))
 		}
 		args = appendCases(args, c.Cases)
+		if c.Keyed == nil {
+			args = append(args, 0)
+			continue
+		}
+		keys = append(keys, s.keyStep+c.Keyed.Key)
+		args = append(args, len(c.Keyed.Steps), len(keys), int(rememberFor.Seconds()))
+		for n, step := range c.Keyed.Steps {
+			args = append(args, n, step)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+s.replicaWait())
 	defer cancel()
@@ -282,17 +292,36 @@ func (s *Store) Settle(ctx context.Context, tenure string) error {
 }
 
 // Replayed implements registry.Ledger.
-func (s *Store) Replayed(ctx context.Context, key string) ([]byte, error) {
+func (s *Store) Replayed(ctx context.Context, key string) (k registry.Kept, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	b, err := s.rdb.Get(ctx, s.keyIdem+key).Bytes()
-	if errors.Is(err, redis.Nil) {
-		return nil, nil
-	}
+	client, err := s.client(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read a stored answer: %w", classify(err, false))
+		return k, fmt.Errorf("read a stored answer: %w", classify(err, false))
 	}
-	return append([]byte{}, b...), nil // an empty answer is one, and not nil
+	var answer *redis.StringCmd
+	var steps *redis.MapStringStringCmd
+	_, err = client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		answer, steps = p.Get(ctx, s.keyOnce+key), p.HGetAll(ctx, s.keyStep+key)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return k, fmt.Errorf("read a stored answer: %w", classify(err, false))
+	}
+	if b, err := answer.Bytes(); err == nil {
+		k.Answer = append([]byte{}, b...) // an empty answer is one, and not nil
+	}
+	for n, step := range steps.Val() {
+		i, err := strconv.Atoi(n)
+		if err != nil {
+			return k, fmt.Errorf("read a stored answer: %w: step %.20q", registry.ErrTampered, n)
+		}
+		if k.Steps == nil {
+			k.Steps = map[int][]byte{}
+		}
+		k.Steps[i] = []byte(step)
+	}
+	return k, nil
 }
 
 // Remember implements registry.Ledger. The first answer stays.
@@ -302,7 +331,7 @@ func (s *Store) Remember(ctx context.Context, key string, answer []byte) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	err := s.rdb.SetArgs(ctx, s.keyIdem+key, answer, redis.SetArgs{Mode: "NX", TTL: rememberFor}).Err()
+	err := s.rdb.SetArgs(ctx, s.keyOnce+key, answer, redis.SetArgs{Mode: "NX", TTL: rememberFor}).Err()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("store an answer: %w", classify(err, false))
 	}

@@ -21,6 +21,9 @@ type Fault struct {
 	Jitter         func(call string) (request, reply time.Duration)
 	LoseWakes      bool
 	CommitsRefused bool // the store is full: it answers, and commits nothing
+	// Forgetful: the answers of Idempotency-Keys are not kept, as of a control plane
+	// that dies between its commits and its answer.
+	Forgetful bool
 	// OnCommit sees each change that is to be committed, before any other fault.
 	OnCommit func(*registry.Change)
 	// Alter changes an answer to Follow on its way.
@@ -258,12 +261,15 @@ func (l *Link) Lead(ctx context.Context, holder string, have registry.Epoch, ttl
 }
 
 // Replayed implements registry.Ledger.
-func (l *Link) Replayed(ctx context.Context, key string) ([]byte, error) {
-	return through(ctx, l, "replayed", registry.ErrUnavailable, func(ctx context.Context, s Store) ([]byte, error) { return s.Replayed(ctx, key) })
+func (l *Link) Replayed(ctx context.Context, key string) (registry.Kept, error) {
+	return through(ctx, l, "replayed", registry.ErrUnavailable, func(ctx context.Context, s Store) (registry.Kept, error) { return s.Replayed(ctx, key) })
 }
 
 // Remember implements registry.Ledger.
 func (l *Link) Remember(ctx context.Context, key string, data []byte) error {
+	if l.now().Forgetful {
+		return nil
+	}
 	return l.without(ctx, "remember", registry.ErrUnavailable, func(ctx context.Context, s Store) error { return s.Remember(ctx, key, data) })
 }
 

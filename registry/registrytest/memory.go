@@ -53,6 +53,7 @@ type state struct {
 	head       registry.Head
 	records    map[string]registry.Record
 	cases      map[string]registry.CaseRecord
+	steps      map[string]steps
 	log        []registry.Change
 	trimmed    registry.Revision // the log begins after it
 }
@@ -65,10 +66,16 @@ type answer struct {
 	until time.Time
 }
 
+// steps are what changes kept of one Idempotency-Key.
+type steps struct {
+	data  map[int][]byte
+	until time.Time
+}
+
 // NewMemory makes an empty store.
 func NewMemory() *Memory {
 	return &Memory{
-		state:   state{records: map[string]registry.Record{}, cases: map[string]registry.CaseRecord{}},
+		state:   state{records: map[string]registry.Record{}, cases: map[string]registry.CaseRecord{}, steps: map[string]steps{}},
 		roll:    map[member]registry.Member{},
 		tenure:  1,
 		settled: true,
@@ -229,6 +236,15 @@ func (m *Memory) append(changes []*registry.Change, head *registry.Head) error {
 				x.Data = nil // the log has the name only
 			}
 		}
+		if k := kept.Keyed; k != nil {
+			all := maps.Clone(m.state.steps[k.Key].data)
+			if all == nil {
+				all = map[int][]byte{}
+			}
+			maps.Copy(all, k.Steps)
+			m.state.steps[k.Key] = steps{all, time.Now().Add(rememberFor)}
+			kept.Keyed = nil // the log does not have it
+		}
 		m.state.log = append(m.state.log, kept)
 	}
 	m.state.head = *head
@@ -329,14 +345,16 @@ func (m *Memory) Lead(ctx context.Context, holder string, have registry.Epoch, t
 }
 
 // Replayed implements registry.Ledger.
-func (m *Memory) Replayed(_ context.Context, key string) ([]byte, error) {
+func (m *Memory) Replayed(_ context.Context, key string) (k registry.Kept, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a, ok := m.answers[key]
-	if !ok || !time.Now().Before(a.until) {
-		return nil, nil
+	if a, ok := m.answers[key]; ok && time.Now().Before(a.until) {
+		k.Answer = append([]byte{}, a.data...)
 	}
-	return slices.Clone(a.data), nil
+	if s, ok := m.state.steps[key]; ok && time.Now().Before(s.until) {
+		k.Steps = maps.Clone(s.data)
+	}
+	return k, nil
 }
 
 // Remember implements registry.Ledger.
@@ -419,7 +437,7 @@ func (m *Memory) Epoch() registry.Epoch {
 func (m *Memory) Flush() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state = state{records: map[string]registry.Record{}, cases: map[string]registry.CaseRecord{}}
+	m.state = state{records: map[string]registry.Record{}, cases: map[string]registry.CaseRecord{}, steps: map[string]steps{}}
 	clear(m.roll)
 	clear(m.answers)
 	m.tenure++

@@ -57,20 +57,21 @@ func testLeave(t *testing.T, s Store) {
 
 func testRemember(t *testing.T, s Store) {
 	ctx := t.Context()
-	if got, err := s.Replayed(ctx, "key"); err != nil || got != nil {
-		t.Errorf("new key: %q, %v", got, err)
+	if got, err := s.Replayed(ctx, "key"); err != nil || got.Answer != nil || len(got.Steps) > 0 {
+		t.Errorf("new key: %+v, %v", got, err)
 	}
 	for key, data := range map[string]string{"key": "{\"a\":1}\x00\xff", "key2": "", "k:e y/{}": strings.Repeat("x", 1<<16)} {
 		if err := s.Remember(ctx, key, []byte(data)); err != nil {
 			t.Fatal(err)
 		}
-		got, err := s.Replayed(ctx, key)
+		kept, err := s.Replayed(ctx, key)
+		got := kept.Answer
 		if err != nil || got == nil || string(got) != data {
 			t.Errorf("%q: %d bytes, nil %t, %v; want %d bytes", key, len(got), got == nil, err, len(data))
 		}
 	}
-	if got, err := s.Replayed(ctx, "key3"); err != nil || got != nil {
-		t.Errorf("another key: %q, %v", got, err)
+	if got, err := s.Replayed(ctx, "key3"); err != nil || got.Answer != nil {
+		t.Errorf("another key: %+v, %v", got, err)
 	}
 }
 
