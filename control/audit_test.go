@@ -105,7 +105,7 @@ func TestEveryReadingOfPersonalDataIsOnRecord(t *testing.T) {
 	w.records[id] = authz.Record{ID: id, ProductID: "FP-1001", Reason: authz.ProductSuspended}
 	for _, c := range []struct{ as, path, command, subject string }{
 		{assessor, "/v1/entities/65000000101", "contact", "entity/65000000101"},
-		{assessor, "/v1/entities/65000000101/checks", "checks", "entity/65000000101"},
+		{registrar, "/v1/entities/65000000101/checks", "checks", "entity/65000000101"},
 		{wattlebird, "/v1/entities/65000000101/checks", "checks", "entity/65000000101"},
 		{assessor, "/v1/entities?name=wattle", "contacts", "entity/65000000101"},
 		{operator, "/v1/subscriptions?product_id=FP-1001", "clients", "subscription/0000123400"},

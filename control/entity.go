@@ -30,7 +30,7 @@ func (s *server) listEntities(c *call) (answer, error) {
 	b := s.book(c)
 	switch {
 	case b == nil:
-		return paged(c, s.lists.entities.get(c.view, (*registry.View).Entities), func(e *registry.Entry[registry.Entity]) bool { return keep(&e.Value) }, show)
+		return s.eligible(c)(paged(c, s.lists.entities.get(c.view, (*registry.View).Entities), func(e *registry.Entry[registry.Entity]) bool { return keep(&e.Value) }, show))
 	case !c.actor.Staff():
 		return picked(c, recordsOf(c.view, registry.KindEntity, []string{c.actor.Entity.String()}), keep)
 	}
@@ -38,10 +38,62 @@ func (s *server) listEntities(c *call) (answer, error) {
 	if byState {
 		where = append(where, registry.Where{Index: "state", Value: state.String()})
 	}
-	return c.indexed(b, registry.KindEntity, where)
+	return s.eligible(c)(c.indexed(b, registry.KindEntity, where))
 }
 
-func (s *server) getEntity(c *call) (answer, error) { return c.one(registry.KindEntity, c.path("abn")) }
+func (s *server) getEntity(c *call) (answer, error) {
+	return s.eligible(c)(c.one(registry.KindEntity, c.path("abn")))
+}
+
+// seesEligibility tells whether the actor may see what came of eligibility
+// checks: the entity itself of its own, and those of staff whom the framework's
+// configuration names.
+func (s *server) seesEligibility(a registry.Actor) bool {
+	if !a.Staff() {
+		return true // nobody else's is shown to it at all
+	}
+	return a.Has(s.eligibility())
+}
+
+// eligibility is of staff that may see what came of eligibility checks.
+func (s *server) eligibility() (p registry.Permission) {
+	if s.casework == nil {
+		return registry.PermRegistrar
+	}
+	for _, word := range s.casework.Framework().Open.EligibilitySeenBy {
+		one, _ := registry.ParsePermission(word) // Open.Check knows every one
+		p |= one
+	}
+	return p
+}
+
+// eligible takes the outcomes of checks out of what is shown of entities to
+// those who may not see them.
+func (s *server) eligible(c *call) func(answer, error) (answer, error) {
+	bare := func(one any) any {
+		r, ok := one.(record)
+		e, is := r.value.(*registry.Entity)
+		if !ok || !is || len(e.Checks) == 0 {
+			return one
+		}
+		next := *e
+		next.Checks = nil
+		return record{&next, r.rev}
+	}
+	return func(a answer, err error) (answer, error) {
+		if err != nil || s.seesEligibility(c.actor) {
+			return a, err
+		}
+		if all, ok := a.data.([]any); ok {
+			for i := range all {
+				all[i] = bare(all[i])
+			}
+			return a, nil
+		}
+		a.data = bare(a.data)
+		return a, nil
+	}
+}
 
 func (s *server) createEntity(c *call, in *entityBody) (answer, error) {
 	m, err := c.meta(in.Reason)

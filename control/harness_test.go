@@ -48,6 +48,7 @@ import (
 type world struct {
 	t       testing.TB
 	url     string
+	open    certification.Open
 	api     http.Handler
 	store   *registrytest.Memory
 	link    *registrytest.Link // the control plane's to the store
@@ -135,7 +136,13 @@ func writeTokens(t testing.TB, path string, entries []control.TokenEntry) {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, store: registrytest.NewMemory(), log: &logBuffer{}, tokens: filepath.Join(t.TempDir(), "tokens.yaml"), records: map[authz.DecisionID]authz.Record{}, calls: &controltest.Tape{}, hub: live.NewHub()}
+	return newWorldWhere(t, certification.OpenDefaults())
+}
+
+// newWorldWhere answers the framework's open questions so.
+func newWorldWhere(t testing.TB, open certification.Open) *world {
+	t.Helper()
+	w := &world{t: t, open: open, store: registrytest.NewMemory(), log: &logBuffer{}, tokens: filepath.Join(t.TempDir(), "tokens.yaml"), records: map[authz.DecisionID]authz.Record{}, calls: &controltest.Tape{}, hub: live.NewHub()}
 	w.link, w.sidecar = registrytest.NewLink(w.store), registrytest.NewLink(w.store)
 	seal := registrytest.Sealer(t)
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
@@ -239,7 +246,7 @@ func (w *world) find(_ context.Context, id authz.DecisionID) (*authz.Record, err
 // startAssurance makes the desk over a folder of its own.
 func (w *world) startAssurance() {
 	w.t.Helper()
-	rules, err := certification.Default(certification.OpenDefaults())
+	rules, err := certification.Default(w.open)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -262,7 +269,7 @@ func (w *world) startIncidents() *incident.Desk {
 		w.t.Fatal(err)
 	}
 	return &incident.Desk{
-		Register: w.reg, Thresholds: incident.DefaultThresholds(), Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: w.desk.VerifyAfter,
+		Register: w.reg, Thresholds: incident.Thresholds{HighRecords: int(w.open.HighRecords)}, ByAwareness: w.open.IncidentAnchor == "aware", Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: w.desk.VerifyAfter,
 		OnLate: func(t *registry.Tx, product, id string) error {
 			return w.desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
 		},

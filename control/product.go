@@ -111,6 +111,11 @@ func (s *server) createProduct(c *call, in *productBody) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	if s.casework != nil {
+		if err := s.casework.CheckProductID(in.ID); err != nil {
+			return answer{}, err
+		}
+	}
 	p := registry.Product{ID: in.ID, Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly}
 	for _, v := range in.Versions {
 		p.Versions = append(p.Versions, registry.Version(v))

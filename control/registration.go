@@ -93,7 +93,7 @@ func (s *server) viewRegistration(c *call, v *registry.View, x *registry.Case[ca
 	}
 	own := !c.actor.Staff()
 	out.Next = casework.NextForEntity(c.actor, out.State, own)
-	if !own && !c.actor.Has(registry.PermRegistrar) {
+	if !s.seesEligibility(c.actor) {
 		out.Case.Checks, out.Case.Form.Principals, out.Case.Trigger = nil, nil, ""
 		out.Case.Steps = nil
 	}

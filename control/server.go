@@ -166,7 +166,7 @@ func (s *server) routes() []route {
 		post("/v1/entities", "create-entity", "Enter an entity.", with(s, s.createEntity)).gives(registry.Entity{}).by(registrar).creating(),
 		get("/v1/entities/{abn}", "get-entity", "One entity.", s.getEntity).gives(registry.Entity{}).about(registry.KindEntity, "abn").tells("contact"),
 		put("/v1/entities/{abn}", "update-entity", "Change an entity's name, roles or contact.", with(s, s.updateEntity)).gives(registry.Entity{}).about(registry.KindEntity, "abn").by(registrar),
-		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).listsPlain(registry.Check{}).about(registry.KindEntity, "abn").tells("checks"),
+		get("/v1/entities/{abn}/checks", "list-checks", "Outcomes of the eligibility checks.", s.listChecks).by(s.eligibility()|registry.PermDeveloper).listsPlain(registry.Check{}).about(registry.KindEntity, "abn").tells("checks"),
 
 		get("/v1/products", "list-products", "Products by Product ID.", s.listProducts).lists(registry.Product{}).filters("owner", "entity", "state", "q"),
 		post("/v1/products", "create-product", "Enter a product.", with(s, s.createProduct)).gives(registry.Product{}).by(registrar).creating(),

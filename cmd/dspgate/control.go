@@ -228,7 +228,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	incidents, err := openIncidents(cfg.Incidents, register, desk)
+	incidents, err := openIncidents(cfg.Incidents, cfg.Framework, register, desk)
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,14 @@ package main
 import (
 	"log/slog"
 	"maps"
+	"math"
 	"net/netip"
 
 	"github.com/dspgate/dspgate/control/courier"
 	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
+	"github.com/dspgate/dspgate/registry/certification"
 	"github.com/dspgate/dspgate/registry/incident"
 	"github.com/dspgate/dspgate/registry/outbox"
 )
@@ -21,7 +23,7 @@ type incidentsConfig struct {
 	// Export is an https URL of the agency's own incident process that is told of
 	// every incident, signed (Standard Webhooks). Default none.
 	Export string `yaml:"export"`
-	// HighRecords is from how many records on a breach is high. Default 100.
+	// HighRecords is from how many records on a breach is high. Default: framework.high_records.
 	HighRecords int `yaml:"high_records"`
 }
 
@@ -40,12 +42,13 @@ type outboxConfig struct {
 
 // openIncidents makes the desk. A high incident opens a verification of its
 // products and a late report is a finding, in the same change.
-func openIncidents(cfg incidentsConfig, register *registry.Register, desk *assurance.Desk) (*incident.Desk, error) {
+func openIncidents(cfg incidentsConfig, open certification.Open, register *registry.Register, desk *assurance.Desk) (*incident.Desk, error) {
 	notices, err := incident.NewNotices(nil)
 	if err != nil {
 		return nil, err
 	}
 	d := &incident.Desk{Register: register, Thresholds: incident.DefaultThresholds(), Notices: notices, Officers: cfg.Officers, Export: cfg.Export}
+	d.ByAwareness, d.Thresholds.HighRecords = open.IncidentAnchor == "aware", int(min(open.HighRecords, math.MaxInt32))
 	if cfg.HighRecords > 0 {
 		d.Thresholds.HighRecords = cfg.HighRecords
 	}

@@ -1,6 +1,9 @@
 package console
 
 import (
+	"errors"
+	"net/http"
+
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -32,8 +35,9 @@ func (v *visit) entity() error {
 	if _, err := v.get(&p.Entity, api("entities", abn)); err != nil {
 		return err
 	}
-	if _, err := v.get(&p.Checks, api("entities", abn, "checks"), "limit", "100"); err != nil {
-		return err
+	var refused *apiError
+	if _, err := v.get(&p.Checks, api("entities", abn, "checks"), "limit", "100"); err != nil && (!errors.As(err, &refused) || refused.Status != http.StatusForbidden) {
+		return err // who may not see eligibility sees the rest
 	}
 	if _, err := v.get(&p.Products, "/v1/products", "entity", p.Entity.ABN.String(), "limit", "100"); err != nil {
 		return err

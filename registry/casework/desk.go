@@ -292,8 +292,13 @@ type Counter struct {
 // CaseKind implements registry.CaseBody.
 func (Counter) CaseKind() registry.CaseKind { return "counter" }
 
-// nextProductID is the next free FP-NNNN.
-func nextProductID(t *registry.Tx) (string, error) {
+// CheckProductID refuses an ID that is none by the framework's configuration.
+func (d *Desk) CheckProductID(id string) error {
+	return translate(d.Framework().Open.CheckProductID(id))
+}
+
+// nextProductID is the next free one, such as FP-1013.
+func (d *Desk) nextProductID(t *registry.Tx) (string, error) {
 	c, err := registry.TxCase[Counter](t, "product")
 	next := uint64(1001)
 	switch {
@@ -302,10 +307,11 @@ func nextProductID(t *registry.Tx) (string, error) {
 	case !errors.Is(err, registry.ErrNotFound):
 		return "", err
 	}
-	for t.View().Product(fmt.Sprintf("FP-%d", next)) != nil {
+	id := func() string { return fmt.Sprintf("%s%d", d.Framework().Open.ProductIDPrefix, next) }
+	for t.View().Product(id()) != nil {
 		next++
 	}
-	return fmt.Sprintf("FP-%d", next), registry.PutCase(t, "product", Counter{Next: next + 1})
+	return id(), registry.PutCase(t, "product", Counter{Next: next + 1})
 }
 
 // Bounds on what people write.

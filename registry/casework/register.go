@@ -342,7 +342,7 @@ func (d *Desk) Admit(ctx context.Context, a registry.Actor, abn registry.ABN, m 
 		r.Clocks.stop(t, "acknowledge", "decide", "reply")
 		r.Dues.clear(dueReply)
 		r.Dues.set(dueReview, later(t.Now(), d.cfg.Standards.Annual))
-		if err := r.openTest(t); err != nil {
+		if err := d.openTest(t, r); err != nil {
 			return err
 		}
 		return tell(t, abn, "registration/"+abn.String(), "You are registered", "The test environments are open to you. Production opens with the certification of a product.")
@@ -351,11 +351,11 @@ func (d *Desk) Admit(ctx context.Context, a registry.Actor, abn registry.ABN, m 
 
 // openTest makes the product stated, as a Draft, and its client apps of the test
 // environments, entitled there to every service.
-func (r *Registration) openTest(t *registry.Tx) error {
+func (d *Desk) openTest(t *registry.Tx, r *Registration) error {
 	if r.Form.Product == nil || r.Product != "" {
 		return nil
 	}
-	id, err := nextProductID(t)
+	id, err := d.nextProductID(t)
 	if err != nil {
 		return err
 	}

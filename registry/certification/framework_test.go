@@ -114,6 +114,7 @@ func TestOpenQuestionsRefused(t *testing.T) {
 		"interim_months":      func(o *Open) { o.InterimMonths = 1000 },
 		"pilot_risk":          func(o *Open) { o.PilotRisk = 9 },
 		"product_id":          func(o *Open) { o.ProductID = "(" },
+		"product_id_prefix":   func(o *Open) { o.ProductIDPrefix = "x" },
 		"eligibility_seen_by": func(o *Open) { o.EligibilitySeenBy = []string{"developer"} },
 	} {
 		o := OpenDefaults()

@@ -40,8 +40,12 @@ type Open struct {
 	// testing needs an approval of its own. Default 3.
 	PilotRisk uint8 `yaml:"pilot_risk" json:"pilot_risk"`
 	// ProductID is the pattern of Product IDs, whose format is unpublished.
-	// Default: two to four letters, a hyphen, four to eight digits.
+	// Default: two to four letters, a hyphen, four to eight digits. Products that are
+	// imported keep the IDs they had.
 	ProductID string `yaml:"product_id" json:"product_id"`
+	// ProductIDPrefix and a number make the IDs of products that are registered
+	// here; they have to be of the pattern. Default FP-.
+	ProductIDPrefix string `yaml:"product_id_prefix" json:"product_id_prefix"`
 	// EligibilitySeenBy are the permissions that may see the outcome of eligibility
 	// checks, beside the entity itself. Default registrar.
 	EligibilitySeenBy []string `yaml:"eligibility_seen_by" json:"eligibility_seen_by"`
@@ -52,7 +56,7 @@ func OpenDefaults() Open {
 	return Open{
 		CloudProviderRegisters: true, IncidentAnchor: "occurred", HighRecords: 100, ValidityMonths: 12,
 		RecordsMany: 10_000, ExactlyMany: true, InHouseCategory: "E", InterimMonths: 6, PilotRisk: 3,
-		ProductID: `^[A-Z]{2,4}-[0-9]{4,8}$`, EligibilitySeenBy: []string{"registrar"},
+		ProductID: `^[A-Z]{2,4}-[0-9]{4,8}$`, ProductIDPrefix: "FP-", EligibilitySeenBy: []string{"registrar"},
 	}
 }
 
@@ -81,10 +85,22 @@ func (o *Open) Check() error {
 	if _, err := regexp.Compile(o.ProductID); err != nil {
 		return bad("product_id", "is no regular expression")
 	}
+	if made := o.ProductIDPrefix + "1001"; o.CheckProductID(made) != nil {
+		return bad("product_id_prefix", "makes IDs such as %s, which product_id does not allow", made)
+	}
 	for _, p := range o.EligibilitySeenBy {
 		if !slices.Contains(permissions, p) {
 			return bad("eligibility_seen_by", "%q is no permission of staff", p)
 		}
+	}
+	return nil
+}
+
+// CheckProductID refuses an ID that is not of the pattern, naming /id. An empty
+// pattern allows every one.
+func (o *Open) CheckProductID(id string) error {
+	if ok, err := regexp.MatchString(o.ProductID, id); err == nil && !ok {
+		return Invalid("/id", "%q is no Product ID here: they are of the form %s", cut(id), o.ProductID)
 	}
 	return nil
 }

@@ -35,13 +35,15 @@ type Clock struct {
 	FromAwareness registry.Time `json:"from_awareness,omitempty"`
 	Done          registry.Time `json:"done_at,omitempty"`
 	Status        Status        `json:"status"`
+	// ByAwareness: the second counts, not the first.
+	ByAwareness bool `json:"by_awareness,omitempty"`
 }
 
 // Status is how a clock stands.
 type Status string
 
-// The statuses. The literal deadline, from the event, decides; where it is not
-// known, the one from awareness.
+// The statuses. The literal deadline, from the event, decides, or the one from
+// awareness when so configured; where it is not known, the other.
 const (
 	Running Status = "running"
 	Soon    Status = "soon" // three quarters of the time are gone
@@ -52,7 +54,7 @@ const (
 
 // Deadline is the one that counts.
 func (c *Clock) Deadline() registry.Time {
-	if c.FromEvent.Set() {
+	if c.FromEvent.Set() && (!c.ByAwareness || !c.FromAwareness.Set()) {
 		return c.FromEvent
 	}
 	return c.FromAwareness
@@ -61,6 +63,9 @@ func (c *Clock) Deadline() registry.Time {
 // Clocks are the duties of an incident as they stand at an instant, most urgent
 // first within the order of the list.
 func (x *Incident) Clocks(at registry.Time) []Clock {
+	clock := func(d Duty, event, aware registry.Time, within time.Duration, done, at registry.Time) Clock {
+		return clock(d, event, aware, x.ByAwareness, within, done, at)
+	}
 	all := []Clock{clock(NotifyAgency, x.OccurredAt, x.AwareAt, NotifyWithin, x.Notified.Agency, at)}
 	if x.State == Reported || x.State == Draft {
 		all = append(all, clock(Triage, 0, x.ReportedAt, TriageWithin, 0, at))
@@ -76,8 +81,8 @@ func (x *Incident) Clocks(at registry.Time) []Clock {
 	return all
 }
 
-func clock(d Duty, event, aware registry.Time, within time.Duration, done, at registry.Time) Clock {
-	c := Clock{Duty: d, Done: done}
+func clock(d Duty, event, aware registry.Time, byAwareness bool, within time.Duration, done, at registry.Time) Clock {
+	c := Clock{Duty: d, Done: done, ByAwareness: byAwareness && aware.Set()}
 	span := registry.Time(within / time.Millisecond)
 	if event.Set() {
 		c.FromEvent = event + span
@@ -142,8 +147,8 @@ func (d Duty) Within() time.Duration {
 	return NotifyWithin
 }
 
-// LateReport tells whether the entity told the agency after the literal
-// deadline: that is a finding of its own (framework: non-notification).
+// LateReport tells whether the entity told the agency after the deadline that
+// counts: that is a finding of its own (framework: non-notification).
 func (x *Incident) LateReport(at registry.Time) bool {
 	for _, c := range x.Clocks(at) {
 		if c.Duty == NotifyAgency {

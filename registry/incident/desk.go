@@ -72,6 +72,9 @@ type Desk struct {
 	Register   *registry.Register
 	Thresholds Thresholds
 	Notices    *Notices
+	// ByAwareness: the 24 hours of a report count from awareness, not from the
+	// event; an open question of the framework. Of incidents reported from now on.
+	ByAwareness bool
 	// Officers are the mail addresses told of new incidents and of duties that
 	// run out.
 	Officers []string
@@ -141,7 +144,7 @@ func (d *Desk) Raise(ctx context.Context, a registry.Actor, x Incident) (registr
 	out, err := d.Register.Do(ctx, a, "incident.raise", "", func(t *registry.Tx) error {
 		n := x
 		n.ID, n.State = fmt.Sprintf("INC-%d", t.Revision()), Reported
-		n.ReportedAt, n.Timeline = t.Now(), nil
+		n.ReportedAt, n.Timeline, n.ByAwareness = t.Now(), nil, d.ByAwareness
 		if a.Has(registry.PermDeveloper) && !a.Has(staff) {
 			n.Entity, n.Reporter.Entity = a.Entity, a.Entity
 			n.Owner, n.Level, n.Drill = "", "", false

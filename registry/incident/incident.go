@@ -95,6 +95,9 @@ type Incident struct {
 	OccurredAt registry.Time `json:"occurred_at,omitempty"`
 	AwareAt    registry.Time `json:"aware_at,omitempty"`
 	ReportedAt registry.Time `json:"reported_at"`
+	// ByAwareness: the deadlines that count are those from AwareAt, as it was
+	// configured when it was reported; else from OccurredAt. Both are shown.
+	ByAwareness bool `json:"by_awareness,omitempty"`
 	// Subjects are what of the register it concerns.
 	Subjects   []registry.SubjectRef `json:"subjects,omitempty"`
 	Exposure   Exposure              `json:"exposure"`

@@ -96,6 +96,24 @@ func TestBothClocks(t *testing.T) {
 	}
 }
 
+// TestTheAnchorIsConfigured: counted from awareness, an hour after anybody knew
+// is in time; where nobody says when that was, the event counts all the same.
+func TestTheAnchorIsConfigured(t *testing.T) {
+	x := leak()
+	x.ByAwareness = true
+	x.OccurredAt, x.AwareAt = now, now+24*hour
+	x.Notified.Agency = now + 25*hour
+	got := x.Clocks(now + 30*hour)[0]
+	want := incident.Clock{Duty: incident.NotifyAgency, FromEvent: now + 24*hour, FromAwareness: now + 48*hour, Done: now + 25*hour, Status: incident.Met, ByAwareness: true}
+	if diff := cmp.Diff(want, got); diff != "" || x.LateReport(now+30*hour) {
+		t.Errorf("from awareness: %s", diff)
+	}
+	x.AwareAt = 0
+	if !x.LateReport(now + 30*hour) {
+		t.Error("nobody knew, and it is in time")
+	}
+}
+
 func TestClockRunsOutOverTime(t *testing.T) {
 	x := leak()
 	x.Exposure.TFN = true
