@@ -27,6 +27,9 @@ const (
 	statSSIDs
 	// statVersions: versions seen for the first time, refused ones too.
 	statVersions
+	// statElsewhere: subscriptions of a product that read about people from a network
+	// they did not come from an hour ago, and lodge nothing.
+	statElsewhere
 )
 
 // atHome are those of which it matters whether it comes from where the subject
@@ -63,6 +66,7 @@ var vigils = [...]struct {
 	{statSSIDs, hourLong, 20, SignalFanOut},
 	{statSSIDs, dayLong, 40, SignalFanOut},
 	{statVersions, weekLong, 5, SignalChurn},
+	{statElsewhere, minuteLong, 8, SignalElsewhere},
 }
 
 const (
@@ -170,6 +174,7 @@ type watchState struct {
 		Until int64   // as long as the pattern counts as told
 		Times float32 // how far it was beyond its bar when told last
 	}
+	Joined bool // of a subscription: its past is in that of its product
 }
 
 // fresh is what a minute brought that was not there before.
@@ -179,7 +184,7 @@ type fresh struct{ persons, lodged, ssids, networks, versions float64 }
 func steps(when int64) (five, hour, day int64) { return when / 300, when / 3600, when / 86400 }
 
 // values are what the vigils count, with an open minute's news added.
-func (a *watch) values(p *profile, f fresh, y *young, when int64) (v [nVigils]float64) {
+func (a *watch) values(p *profile, f fresh, y *young, elsewhere float64, when int64) (v [nVigils]float64) {
 	five, hour, day := steps(when)
 	for i := range a.Sum {
 		switch {
@@ -200,6 +205,7 @@ func (a *watch) values(p *profile, f fresh, y *young, when int64) (v [nVigils]fl
 		math.Max(0, p.minute.answered()-y.calls), math.Max(0, p.hour.answered()-y.callsHour),
 		f.ssids, a.Sum[newSSIDsHour].sum() + f.ssids, a.Sum[newSSIDsDay].sum() + f.ssids,
 		a.Sum[newVersionsWeek].sum() + f.versions,
+		elsewhere,
 	}
 	return v
 }
@@ -222,12 +228,22 @@ type young struct {
 	calls, callsHour float64 // answered
 }
 
-// countYoung finds what is left out of the products' and client apps' counts.
-func (w *Watcher) countYoung(subjects []Subject) {
-	w.young = map[string]young{}
-	for _, s := range subjects {
-		p := w.subjects[s]
-		if s.Kind != Subscription || p.of == "" || p.minute.Count[Requests] == 0 || w.age(p) >= matureAge {
+// countClients finds what is left out of the products' and client apps' counts,
+// and how many of a product's subscriptions read from elsewhere.
+func (w *Watcher) countClients() {
+	clear(w.young)
+	clear(w.elsewhere)
+	five, _, _ := steps(w.local(w.minute))
+	for _, x := range w.calling {
+		s, p := x.s, x.p
+		if s.Kind != Subscription || p.of == "" {
+			continue
+		}
+		if w.age(p) >= matureAge {
+			w.join(p)
+			if p.elsewhere(five) {
+				w.elsewhere[p.of]++
+			}
 			continue
 		}
 		f, y := p.news(s, false), w.young[p.of]
@@ -235,6 +251,48 @@ func (w *Watcher) countYoung(subjects []Subject) {
 		y.minute, y.hour = y.minute+p.minute.read(), y.hour+p.hour.read()
 		y.calls, y.callsHour = y.calls+p.minute.answered(), y.callsHour+p.hour.answered()
 		w.young[p.of] = y
+	}
+}
+
+// elsewhere tells whether a subscription reads about people from a network it did
+// not come from before the last hour, and has lodged nothing in the open one. With
+// a run of one client from a new place this happens; with one of many it is
+// somebody who has come by what lets him act for them all.
+func (p *profile) elsewhere(five int64) bool {
+	if p.watch == nil || p.minute.read() < 1 || p.minute.Count[Lodges]+p.hour.Count[Lodges] > 0 {
+		return false
+	}
+	networks := &p.watch.Sum[newNetworksHour]
+	networks.advance(five, 12)
+	k := &p.known[Networks]
+	return networks.sum() >= 1 || slices.ContainsFunc(p.minute.Set[Networks].least, func(h uint32) bool { return !k.holds(h) })
+}
+
+// join adds the past of a subscription that is young no more to its product's, and
+// to that of the client apps: from now on what it does counts there, and would
+// look like a rise. It at most doubles what these did, or adds what is worth a
+// person's time: clients that come in order to raise a bar do not raise it far.
+func (w *Watcher) join(p *profile) {
+	a := p.watch
+	if a == nil || a.Joined {
+		return
+	}
+	a.Joined = true
+	for _, x := range w.order {
+		if (x.s.Kind != Product || x.s.ID != p.of) && (x.s.Kind != ClientApp || x.p.of != p.of) || x.p.watch == nil {
+			continue
+		}
+		whole := x.p.watch
+		for i := range whole.Tide {
+			for class := range whole.Tide[i].Most {
+				most := max(float32(whole.Tide[i].before(whole.Day, 0, class)), float32(vigils[i].floor))
+				for d := max(whole.Day, a.Day) - vigilDays + 1; d <= min(whole.Day, a.Day); d++ {
+					at := slotOf(d, vigilDays)
+					whole.Tide[i].Most[class][at] += min(a.Tide[i].Most[class][at], most)
+				}
+			}
+		}
+		whole.barsOf = -1
 	}
 }
 
@@ -351,9 +409,13 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 		y = w.young[cmp.Or(p.of, s.ID)]
 		f.persons, f.lodged = math.Max(0, f.persons-y.persons), math.Max(0, f.lodged-y.lodged)
 	}
-	values := a.values(p, f, &y, when)
+	elsewhere := 0.0
+	if s.Kind == Product {
+		elsewhere = w.elsewhere[s.ID]
+	}
+	values := a.values(p, f, &y, elsewhere, when)
 	if !mature {
-		out = w.newcomer(out, s, p, values, f, when)
+		out = w.newcomer(out, s, p, f)
 	}
 	for i := range vigils {
 		v := &vigils[i]
@@ -368,7 +430,10 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 			if mature {
 				learn = min(learn, most)
 			}
-			*day = max(*day, float32(learn))
+			if float32(learn) > *day {
+				*day = float32(learn)
+				p.rose = p.rose || alarmTimes*learn > a.bar(i, class)
+			}
 		}
 		if !mature {
 			continue
@@ -393,23 +458,26 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 
 var classWords = [2]string{"", " at night and at weekends"}
 
-// newcomerMin is of how many people a newcomer must have read to be judged by
-// what others do, within an hour; and within a day.
-const newcomerHour, newcomerDay = 60, 100
+// Of how many people a newcomer must have read to be judged by what others do.
+const newcomerMinute, newcomerHour, newcomerDay = 30, 60, 100
 
 // newcomer holds a subject without a past against all others of its kind: hardly
 // any of them reads about many people and lodges for none.
-func (w *Watcher) newcomer(out []Signal, s Subject, p *profile, v [nVigils]float64, f fresh, when int64) []Signal {
+func (w *Watcher) newcomer(out []Signal, s Subject, p *profile, f fresh) []Signal {
 	if !w.readers.seldom(s.Kind) {
 		return out
 	}
 	a := p.watch
 	for _, x := range [...]struct {
-		persons, lodged int
+		persons, lodged float64 // before this minute
 		least           float64
 		horizon         horizon
-	}{{newPersonsHour, newLodgedHour, newcomerHour, hourLong}, {newPersonsDay, newLodgedDay, newcomerDay, dayLong}} {
-		persons, lodged := a.Sum[x.persons].sum()+f.persons, a.Sum[x.lodged].sum()+f.lodged
+	}{
+		{0, 0, newcomerMinute, minuteLong},
+		{a.Sum[newPersonsHour].sum(), a.Sum[newLodgedHour].sum(), newcomerHour, hourLong},
+		{a.Sum[newPersonsDay].sum(), a.Sum[newLodgedDay].sum(), newcomerDay, dayLong},
+	} {
+		persons, lodged := x.persons+f.persons, x.lodged+f.lodged
 		if persons < x.least || lodged > readerShare*persons {
 			continue
 		}
@@ -475,10 +543,13 @@ func (r *readers) fade() {
 	}
 }
 
+// rulesVersion changes with what the rules above mean, where no number says so.
+const rulesVersion = 3
+
 // Fixed are all numbers that decide what is told, as text: who wants to know
 // whether two watchers are the same compares them.
 func Fixed() string {
-	return fmt.Sprintf("%+v %+v %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v", DefaultParameters(), vigils,
+	return fmt.Sprintf("%v %v %v %v %+v %+v %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v %v", rulesVersion, knownWords, knownWordsMax, DefaultParameters(), vigils,
 		vigilDays, lagDays, longLag, settleDays, matureDays, matureAge, alarmTimes, driftTimes, homeTimes, commonMax, commonMin, quietFor,
-		newcomerHour, newcomerDay, readerShare, readersMin)
+		newcomerMinute, newcomerHour, newcomerDay, readerShare, readersMin)
 }

@@ -103,6 +103,52 @@ func TestSumsForget(t *testing.T) {
 	}
 }
 
+// Who reads about the clients of many subscriptions from a place none of them ever
+// came from is told, however little that is beside what a large product does.
+func TestManyClientsFromElsewhereAreAnAlarm(t *testing.T) {
+	f := newFleet(2, 9)
+	call := func(ssid, person int, net string, verb Verb) {
+		f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Subscription: hashOf("ssid", ssid), Client: hashOf("client", ssid),
+			Person: hashOf("p", 50*ssid+person), Source: hashOf(net, ssid), Service: "piitr.get", Version: "1.2.0", Verb: verb})
+	}
+	n := 0
+	for m := range (matureAge + 9) * 24 * 60 {
+		for i := range 20 { // of forty each is there twice an hour
+			if m%15 != i%15 {
+				continue
+			}
+			ssid := (2*i + m/15) % 40
+			n++
+			call(ssid, n%50, "home", Verb(1+n%3/2)) // two reads, one lodgment
+		}
+		f.endMinute(t)
+	}
+	quiet := len(f.told)
+	for m := range 2 { // three that moved are none
+		for ssid := range 3 {
+			call(ssid, m, "moved", Read)
+		}
+		f.endMinute(t)
+	}
+	for _, s := range f.told[quiet:] {
+		if s.Name.Alarm() {
+			t.Errorf("alarm: %s", s.Text())
+		}
+	}
+	for f.minute%60 != 0 {
+		f.endMinute(t) // an hour in which nobody has lodged yet
+	}
+	for ssid := range 12 {
+		call(3+ssid, 1, "addon", Read)
+	}
+	for _, s := range f.endMinute(t) {
+		if s.Name == SignalElsewhere && s.Subject == (Subject{Product, "FP-1"}) && s.Value == 12 {
+			return
+		}
+	}
+	t.Error("twelve clients from elsewhere are told of nobody")
+}
+
 func TestWatchStateIsChecked(t *testing.T) {
 	for name, spoil := range map[string]func(*watchState){
 		"a step far ahead": func(s *watchState) { s.Sum[3].At = 1 << 50 },
@@ -125,3 +171,40 @@ func TestWatchStateIsChecked(t *testing.T) {
 }
 
 func inf() float64 { x := 0.0; return 1 / x }
+
+// What a client does counts as its product's once it is young no more: that is no
+// rise of the product's, because what it did before is then its product's past.
+func TestAClientThatIsYoungNoMoreIsNoAlarmOfItsProduct(t *testing.T) {
+	f := newFleet(1, 8)
+	person := 0
+	read := func(ssid int) {
+		person++
+		f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Subscription: hashOf("ssid", ssid), Client: hashOf("client", ssid),
+			Person: hashOf("p", person), Source: hashOf("net", ssid), Service: "piitr.get", Version: "1.2.0", Verb: Read})
+	}
+	for m := range (2*matureAge + 5) * 24 * 60 {
+		if m%60 == 0 {
+			read(1)
+		}
+		if m > (matureAge+1)*24*60 && m%20 == 0 { // 72 a day, where the first has 24
+			read(2)
+		}
+		f.endMinute(t)
+	}
+	for _, s := range f.told {
+		if s.Name.Alarm() {
+			t.Errorf("alarm at %s: %s", s.At, s.Text())
+		}
+	}
+	for range 100 { // and its past is no licence
+		for range 5 {
+			read(1)
+		}
+		for _, s := range f.endMinute(t) {
+			if s.Name == SignalHarvest && s.Subject.Kind == Product {
+				return
+			}
+		}
+	}
+	t.Error("five hundred strangers are told of nobody")
+}

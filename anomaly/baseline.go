@@ -17,10 +17,10 @@ import (
 // A baseline is the past of one subject as kept over restarts: fixed parts, then
 // the series there are, then what was known.
 
-const baselineVersion = 2
+const baselineVersion = 3
 
 // baselineMax is more than any baseline is, unpacked.
-const baselineMax = 96 << 10
+const baselineMax = 512 << 10
 
 // fixedBaseline is what every baseline begins with.
 type fixedBaseline struct {
@@ -33,21 +33,26 @@ type fixedBaseline struct {
 	Watched     bool   // there is a watchState
 }
 
-// Baselines hands over the pasts of up to n subjects, those not handed over for
-// longest first, for somebody to keep. A baseline takes 1 to 60 KiB.
+// Baselines hands over the pasts of up to n subjects for somebody to keep: first
+// of those that did more than ever, which a watcher that dies must not forget, or
+// the next would take it for news; then those not handed over for longest. A baseline takes 1 to 60 KiB, and up to
+// 300 of one who deals with tens of thousands.
 func (w *Watcher) Baselines(n int, keep func(s Subject, baseline []byte) error) error {
 	w.mu.Lock()
 	type due struct {
 		s    Subject
+		rose bool
 		kept int64
 	}
 	var all []due
 	for s, p := range w.subjects {
-		if p.last > p.kept && s.Kind != Network {
-			all = append(all, due{s, p.kept})
+		if (p.last > p.kept || p.learned) && s.Kind != Network {
+			all = append(all, due{s, p.rose, p.kept})
 		}
 	}
-	slices.SortFunc(all, func(a, b due) int { return cmp.Or(cmp.Compare(a.kept, b.kept), compareSubjects(a.s, b.s)) })
+	slices.SortFunc(all, func(a, b due) int {
+		return cmp.Or(b2i(b.rose)-b2i(a.rose), cmp.Compare(a.kept, b.kept), compareSubjects(a.s, b.s))
+	})
 	all = all[:min(len(all), n)]
 	w.mu.Unlock()
 	for _, d := range all {
@@ -58,12 +63,16 @@ func (w *Watcher) Baselines(n int, keep func(s Subject, baseline []byte) error) 
 			continue
 		}
 		last := p.last
+		p.learned, p.rose = false, false
 		b, err := p.pack()
 		w.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		if err := keep(d.s, b); err != nil {
+			w.mu.Lock()
+			p.learned, p.rose = true, p.rose || d.rose
+			w.mu.Unlock()
 			return fmt.Errorf("keep the baseline of %s %q: %w", d.s.Kind, d.s.ID, err)
 		}
 		w.mu.Lock()
@@ -92,9 +101,99 @@ func (w *Watcher) Restore(s Subject, baseline []byte, now time.Time) error {
 	if w.subjects[s] != nil || len(w.subjects) >= w.cfg.Subjects {
 		return nil
 	}
-	w.subjects[s] = p
-	w.networks += b2i(s.Kind == Network)
+	w.admit(s, p)
 	return nil
+}
+
+// fleetBaseline is what is known of all subjects together.
+type fleetBaseline struct {
+	Count     [kinds][firstRule][populationBins]float64
+	Total     [kinds][firstRule]float64
+	Only, All [kinds]float64 // readers
+	By        [kinds][nVigils]float64
+}
+
+// Fleet hands over what is known of all subjects together, for somebody to keep:
+// what newcomers are held against. It takes some 10 KiB.
+func (w *Watcher) Fleet() ([]byte, error) {
+	w.mu.Lock()
+	f := fleetBaseline{w.others.count, w.others.total, w.readers.only, w.readers.all, w.common.by}
+	w.mu.Unlock()
+	raw, err := binary.Append([]byte{baselineVersion}, binary.LittleEndian, &f)
+	if err != nil {
+		return nil, err
+	}
+	return deflate(raw)
+}
+
+// RestoreFleet takes what Fleet handed over in the place of what is known. It
+// refuses what no calls lead to; then nothing changes.
+func (w *Watcher) RestoreFleet(b []byte) error {
+	raw, err := inflate(b)
+	if err != nil {
+		return fmt.Errorf("what is known of all: %w: %v", ErrSnapshot, err)
+	}
+	var f fleetBaseline
+	if len(raw) != 1+binary.Size(f) || raw[0] != baselineVersion {
+		return fmt.Errorf("what is known of all: %w: none of version %d", ErrSnapshot, baselineVersion)
+	}
+	if _, err := binary.Decode(raw[1:], binary.LittleEndian, &f); err != nil {
+		return fmt.Errorf("what is known of all: %w: %v", ErrSnapshot, err)
+	}
+	if !counted(reflect.ValueOf(f)) {
+		return fmt.Errorf("what is known of all: %w: a number that cannot be", ErrSnapshot)
+	}
+	for k := range f.By {
+		for i := range f.By[k] {
+			f.By[k][i] = min(f.By[k][i], commonMax)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.others.count, w.others.total = f.Count, f.Total
+	w.readers.only, w.readers.all = f.Only, f.All
+	w.common.by = f.By
+	return nil
+}
+
+// counted tells whether all numbers are finite and none is below nothing.
+func counted(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Float64:
+		return v.Float() >= 0 && v.Float() <= math.MaxFloat32
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if !counted(v.Field(i)) {
+				return false
+			}
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			if !counted(v.Index(i)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func inflate(b []byte) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), baselineMax+1))
+}
+
+func deflate(raw []byte) ([]byte, error) {
+	var out bytes.Buffer
+	z, err := flate.NewWriter(&out, flate.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := z.Write(raw); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 func (p *profile) pack() ([]byte, error) {
@@ -128,11 +227,8 @@ func (p *profile) pack() ([]byte, error) {
 		}
 		raw = binary.LittleEndian.AppendUint32(raw, k.n)
 		for _, filter := range [...][]uint64{k.young, k.old} {
-			words := filter
-			if words == nil {
-				words = make([]uint64, knownWords)
-			}
-			for _, v := range words {
+			raw = binary.LittleEndian.AppendUint16(raw, uint16(len(filter)))
+			for _, v := range filter {
 				raw = binary.LittleEndian.AppendUint64(raw, v)
 			}
 		}
@@ -142,24 +238,13 @@ func (p *profile) pack() ([]byte, error) {
 			return nil, err
 		}
 	}
-	var out bytes.Buffer
-	z, err := flate.NewWriter(&out, flate.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := z.Write(raw); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return deflate(raw)
 }
 
 var errBaseline = errors.New("cut short, or longer than it says")
 
 func unpackProfile(b []byte) (*profile, error) {
-	raw, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), baselineMax+1))
+	raw, err := inflate(b)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrSnapshot, err)
 	}
@@ -189,22 +274,13 @@ func unpackProfile(b []byte) (*profile, error) {
 		}
 		p.series[i], raw = x, raw[SnapshotSize():]
 	}
-	const filters = 4 + 2*8*knownWords
 	for _, s := range learned {
 		if f.Known&(1<<s) == 0 {
 			continue
 		}
-		if len(raw) < filters {
-			return nil, fmt.Errorf("%w: %v", ErrSnapshot, errBaseline)
+		if raw, err = p.known[s].unpack(raw); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrSnapshot, err)
 		}
-		k := &p.known[s]
-		k.n = binary.LittleEndian.Uint32(raw)
-		k.young, k.old = make([]uint64, knownWords), make([]uint64, knownWords)
-		for i := range knownWords {
-			k.young[i] = binary.LittleEndian.Uint64(raw[4+8*i:])
-			k.old[i] = binary.LittleEndian.Uint64(raw[4+8*(knownWords+i):])
-		}
-		raw = raw[filters:]
 	}
 	if f.Watched {
 		p.watch = &watch{}
@@ -223,6 +299,33 @@ func unpackProfile(b []byte) (*profile, error) {
 		return nil, fmt.Errorf("%w: %v", ErrSnapshot, errBaseline)
 	}
 	return p, nil
+}
+
+// unpack reads the filters that raw begins with, and returns what follows them.
+func (k *known) unpack(raw []byte) ([]byte, error) {
+	if len(raw) < 4 {
+		return nil, errBaseline
+	}
+	k.n, raw = binary.LittleEndian.Uint32(raw), raw[4:]
+	for _, into := range [...]*[]uint64{&k.young, &k.old} {
+		if len(raw) < 2 {
+			return nil, errBaseline
+		}
+		words := int(binary.LittleEndian.Uint16(raw))
+		raw = raw[2:]
+		switch {
+		case words == 0 && into == &k.old: // there is none yet
+			continue
+		case words < knownWords || words > knownWordsMax || words&(words-1) != 0 || len(raw) < 8*words:
+			return nil, errBaseline
+		}
+		*into = make([]uint64, words)
+		for i := range *into {
+			(*into)[i] = binary.LittleEndian.Uint64(raw[8*i:])
+		}
+		raw = raw[8*words:]
+	}
+	return raw, nil
 }
 
 // check refuses numbers no calls lead to.

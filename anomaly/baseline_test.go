@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
 	"time"
 )
@@ -41,7 +43,18 @@ func TestBaselinesSurviveARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	restarted.minute, restarted.others = f.w.minute, f.w.others
+	f.w.readers.add(Product, 30, 20) // the days here are too few
+	all, err := f.w.Fleet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := restarted.RestoreFleet(all); err != nil {
+		t.Fatal(err)
+	}
+	if restarted.readers != f.w.readers || restarted.common.by != f.w.common.by || restarted.others != f.w.others || f.w.readers.all[Product] == 0 {
+		t.Error("what is known of all did not survive")
+	}
+	restarted.minute = f.w.minute
 	other := *f
 	other.w, other.r, other.told = restarted, seeded(77), nil
 	other.collectors = []*Collector{NewCollector(CollectorConfig{})}
@@ -65,6 +78,113 @@ func TestBaselinesSurviveARestart(t *testing.T) {
 	}
 	if again := keepAll(t, restarted); len(again) != 2 {
 		t.Errorf("%d baselines due again, want 2", len(again))
+	}
+}
+
+// What a caller did more than ever is kept first: a watcher that is killed takes
+// with it what was learnt since, and the next must not raise an alarm of a weekly
+// run it forgot.
+func TestRecordsAreKeptFirst(t *testing.T) {
+	f := newFleet(1, 4)
+	f.days(t, 3, "FP-1", 1)
+	f.days(t, 3, "FP-2", 1)
+	f.days(t, 1, "FP-0", 1)
+	keepAll(t, f.w)
+	for i := range 60 {
+		f.call(Observation{Product: "FP-1", Person: hashOf("x", i), Verb: Read, Service: "s"})
+	}
+	f.ordinaryProduct("FP-0", 5)
+	f.ordinaryProduct("FP-2", 5)
+	f.endMinute(t)
+	var first []string
+	failing := errors.New("away")
+	keep := func(s Subject, _ []byte) error { first = append(first, s.ID); return failing }
+	for range 2 { // also when it could not be kept the first time
+		if err := f.w.Baselines(1, keep); !errors.Is(err, failing) {
+			t.Fatal(err)
+		}
+	}
+	failing = nil
+	if err := f.w.Baselines(1, keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.w.Baselines(1, keep); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(first[:3]) != "[FP-1 FP-1 FP-1]" || first[3] == "FP-1" {
+		t.Errorf("kept %v, want what rose first, and once", first)
+	}
+}
+
+// A baseline handed over while a minute is open is due again when it is over:
+// otherwise what the minute taught would be lost with the watcher, should its
+// subject be silent from then on.
+func TestAnOpenMinuteIsKeptWhenItIsOver(t *testing.T) {
+	f := newFleet(1, 4)
+	f.days(t, 1, "FP-1", 1)
+	keepAll(t, f.w)
+	f.call(Observation{Product: "FP-1", Person: hashOf("x", 1), Verb: Read, Service: "s"})
+	f.w.Merge(&Report{Sidecar: "sc-0", From: f.now(), Seconds: 10, Subjects: f.collectors[0].Take()})
+	if kept := keepAll(t, f.w); len(kept) != 1 {
+		t.Fatalf("%d baselines of a caller, want 1", len(kept))
+	}
+	f.endMinute(t)
+	if kept := keepAll(t, f.w); len(kept) != 1 {
+		t.Errorf("%d baselines when its minute was over, want 1", len(kept))
+	}
+	if kept := keepAll(t, f.w); len(kept) != 0 {
+		t.Errorf("%d baselines with nothing new, want none", len(kept))
+	}
+}
+
+// Who deals with tens of thousands is remembered whole over a restart.
+func TestALargeMemorySurvivesARestart(t *testing.T) {
+	p := &profile{}
+	for i := range 50_000 {
+		p.known[Persons].learn(hashOf("p", i).short())
+	}
+	b, err := p.pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := unpackProfile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, is := &p.known[Persons], &got.known[Persons]; was.n != is.n || !slices.Equal(was.young, is.young) || !slices.Equal(was.old, is.old) {
+		t.Error("it came back as another")
+	}
+	t.Logf("%d bytes", len(b))
+	if raw, err := inflate(b); err != nil || len(raw)*4 > baselineMax*3 {
+		t.Errorf("%d bytes unpacked, %v", len(raw), err)
+	}
+}
+
+func TestWhatIsKnownOfAllIsChecked(t *testing.T) {
+	f := newFleet(1, 4)
+	f.days(t, 1, "FP-1", 3)
+	good, err := f.w.Fleet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := NewWatcher(WatcherConfig{})
+	for n := range good {
+		if err := w.RestoreFleet(good[:n]); !errors.Is(err, ErrSnapshot) {
+			t.Fatalf("cut at %d of %d: %v", n, len(good), err)
+		}
+	}
+	for name, v := range map[string]float64{"infinite": math.Inf(1), "no number": math.NaN(), "below nothing": -1} {
+		f.w.readers.all[Product] = v
+		bad, err := f.w.Fleet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.RestoreFleet(bad); !errors.Is(err, ErrSnapshot) {
+			t.Errorf("%s: %v, want it refused", name, err)
+		}
+	}
+	if w.readers != (readers{}) || w.others != (population{}) {
+		t.Error("what was refused changed something")
 	}
 }
 

@@ -15,12 +15,17 @@ type profile struct {
 	peeked       [firstRule - firstHourly]float64 // hourly values looked at last in this hour
 	off, all     float64                          // calls of the last day, fading
 
-	told     [signals]float64 // the least P told in this window, 0 for none
-	first    int64            // when it was first seen
-	last     int64            // when it last made a call
-	kept     int64            // last, when its baseline was handed over
-	surprise float64          // −log10 of the least P lately
-	until    int64            // for as long as that counts
+	told       [signals]float64 // the least P told in this window, 0 for none
+	first      int64            // when it was first seen
+	last       int64            // when it last made a call
+	kept       int64            // last, when its baseline was handed over
+	surprise   float64          // −log10 of the least P lately
+	until      int64            // for as long as that counts
+	silent     uint64           // the minutes of silentHour without a call that are still to be scored
+	silentHour int64            // counted from 1970
+	learned    bool             // something, since its baseline was handed over
+	rose       bool             // it did something that raises a bar, since its baseline was handed over
+	gone       bool             // there was no room for it any more
 }
 
 // learned are the sets of which it matters what is new.
@@ -46,7 +51,7 @@ func (p *profile) news(s Subject, learn bool) (f fresh) {
 			n = set.share(func(h uint32) bool { return !k.learn(h) })
 			p.fresh[of] += n
 		} else {
-			n = set.share(func(h uint32) bool { return !k.has(k.young, h) && !k.has(k.old, h) })
+			n = set.share(func(h uint32) bool { return !k.holds(h) })
 		}
 		switch of {
 		case Persons:

@@ -138,17 +138,21 @@ func TestSketchCountsDistinctThings(t *testing.T) {
 func TestKnownRemembersTheLastThousands(t *testing.T) {
 	var k known
 	wrong := 0
-	for i := range 20_000 {
+	for i := range 100_000 {
 		if k.learn(hashOf("thing", i).short()) {
 			wrong++
 		}
+		remembers := min(max(i/2, 4000), 32_000) // it grows with what there is
 		for back := range 3 {
-			if j := i - back*(knownFull/3); j >= 0 && !k.learn(hashOf("thing", j).short()) {
+			if j := i - back*(remembers/3); j >= 0 && !k.learn(hashOf("thing", j).short()) {
 				t.Fatalf("thing %d is forgotten after %d others", j, i-j)
 			}
 		}
 	}
-	if wrong > 20_000/25 {
-		t.Errorf("%d of 20,000 new things taken for old ones", wrong)
+	if len(k.young) != knownWordsMax || len(k.old) != knownWordsMax {
+		t.Errorf("filters of %d and %d words, want at most %d", len(k.young), len(k.old), knownWordsMax)
+	}
+	if wrong > 100_000/25 {
+		t.Errorf("%d of 100,000 new things taken for old ones", wrong)
 	}
 }

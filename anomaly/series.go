@@ -208,7 +208,10 @@ func (s *state) tell(c *Scorer, score *Score, nov *[parts]float64, moment float6
 		s.Held--
 		told -= float64(s.Told)
 	}
-	length := math.Log(float64(s.N))
+	length := 0.0
+	if most > 0 { // the logarithm is not for nothing
+		length = math.Log(float64(s.N))
+	}
 	if s.Held <= 0 || most > float64(s.Told) && novelProbability(told*length) <= worthTelling {
 		s.Told, s.Held = float32(most), float32(c.p.Hold)
 	}

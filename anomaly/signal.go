@@ -42,6 +42,9 @@ const (
 	SignalChurn
 	// SignalNewcomer reads about many people in its first days, and lodges for none.
 	SignalNewcomer
+	// SignalElsewhere reads about the clients of many subscriptions at once, from
+	// where these never came from.
+	SignalElsewhere
 	signals
 )
 
@@ -83,6 +86,7 @@ var signalWords = [signals]struct{ name, words string }{
 	SignalFanOut:      {"fan-out", "software IDs it never used before"},
 	SignalChurn:       {"churn", "versions it never called in before"},
 	SignalNewcomer:    {"newcomer", "people read about in its first days, and nothing lodged for"},
+	SignalElsewhere:   {"elsewhere", "subscriptions that only read, from networks they never came from"},
 }
 
 func (s SignalName) String() string {

@@ -67,20 +67,24 @@ func (s *Sketch) share(pass func(h uint32) bool) float64 {
 func (s *Sketch) clone() Sketch { return Sketch{slices.Clone(s.least)} }
 func (s *Sketch) reset()        { s.least = s.least[:0] }
 
-// known remembers what a subject has had to do with, in fixed memory: two Bloom
-// filters, of which the older is forgotten when the younger is full. So it
-// remembers the last knownFull to twice as many things, and takes about one new
-// thing in fifty for an old one.
+// known remembers what a subject has had to do with, in bounded memory: two Bloom
+// filters, of which the older is forgotten when the younger is full. Then the next
+// is twice as large, up to a bound: who deals with many people all the time would
+// otherwise seem to deal with new ones. It takes about one new thing in fifty for
+// an old one.
 type known struct {
-	young, old []uint64 // nil until needed
+	young, old []uint64 // nil until needed; a power of two in length
 	n          uint32   // things in young
 }
 
 const (
-	knownWords = 512 // 4 KiB each
-	knownFull  = 4000
-	knownProbe = 4
+	knownWords    = 512  // 4 KiB, for the first 4000 things
+	knownWordsMax = 4096 // 32 KiB, for 32,000
+	knownProbe    = 4
 )
+
+// full is how many things a filter of so many words holds.
+func full(words int) uint32 { return uint32(words) * 125 / 16 }
 
 // learn adds a thing and tells whether it was there.
 func (k *known) learn(h uint32) (seen bool) {
@@ -88,40 +92,43 @@ func (k *known) learn(h uint32) (seen bool) {
 		return true
 	}
 	seen = k.has(k.old, h)
-	if k.young == nil {
+	switch {
+	case k.young == nil:
 		k.young = make([]uint64, knownWords)
-	}
-	if k.n >= knownFull {
-		k.old, k.young = k.young, k.old
-		if k.young == nil {
-			k.young = make([]uint64, knownWords)
+	case k.n >= full(len(k.young)):
+		next := k.old // to be forgotten
+		if most := min(2*len(k.young), knownWordsMax); len(next) != most {
+			next = make([]uint64, most)
 		}
-		clear(k.young)
-		k.n = 0
+		clear(next)
+		k.old, k.young, k.n = k.young, next, 0
 	}
-	probes(h, func(bit uint32) bool { k.young[bit/64] |= 1 << (bit % 64); return true })
+	probes(h, len(k.young), func(bit uint32) bool { k.young[bit/64] |= 1 << (bit % 64); return true })
 	k.n++
 	return seen
 }
+
+// holds tells whether a thing is there.
+func (k *known) holds(h uint32) bool { return k.has(k.young, h) || k.has(k.old, h) }
 
 func (k *known) has(filter []uint64, h uint32) bool {
 	if filter == nil {
 		return false
 	}
 	all := true
-	probes(h, func(bit uint32) bool {
+	probes(h, len(filter), func(bit uint32) bool {
 		all = filter[bit/64]&(1<<(bit%64)) != 0
 		return all
 	})
 	return all
 }
 
-// probes visits the bits of a thing (Kirsch and Mitzenmacher's double hashing).
-func probes(h uint32, f func(bit uint32) bool) {
+// probes visits the bits of a thing in a filter of so many words (Kirsch and Mitzenmacher's double hashing).
+func probes(h uint32, words int, f func(bit uint32) bool) {
 	x := uint64(h) * 0x9e3779b97f4a7c15
 	a, b := uint32(x>>32), uint32(x)|1
 	for i := range uint32(knownProbe) {
-		if !f((a + i*b) % (knownWords * 64)) {
+		if !f((a + i*b) % uint32(words*64)) {
 			return
 		}
 	}

@@ -76,6 +76,9 @@ func (t *Tally) reset() {
 	}
 }
 
+// silent tells whether nothing was counted.
+func (t *Tally) silent() bool { return t.Count == [counts]uint64{} && t.bytes == 0 }
+
 // observe counts a call.
 func (t *Tally) observe(o *Observation, offHours, protected bool) {
 	t.Count[Requests]++

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"sync"
@@ -55,7 +56,8 @@ func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }
 
 // WatcherConfig bounds a Watcher. The zero value of a field takes the default.
 type WatcherConfig struct {
-	// Subjects is how many have a past here at once, 4 to 75 KiB each; beyond it
+	// Subjects is how many have a past here at once, 4 to 75 KiB each, and up to
+	// 400 of one who deals with tens of thousands; beyond it
 	// the one idle for longest is forgotten. Default 4096.
 	Subjects int
 	// Tell is the greatest tail probability that is told. Default 0.001: of an
@@ -80,6 +82,9 @@ type Watcher struct {
 
 	mu           sync.Mutex
 	subjects     map[Subject]*profile
+	order        []seat           // the subjects in order, as of the last Tick
+	arrived      []seat           // since
+	calling      []seat           // that have called in the open minute
 	inherited    map[Subject]Mark // what the watcher before this one posted
 	networks     int              // of them
 	minute       int64            // the open minute, counted from 1970
@@ -91,6 +96,7 @@ type Watcher struct {
 	common       common
 	readers      readers
 	young        map[string]young // by product
+	elsewhere    map[string]float64
 	refused      uint64
 }
 
@@ -107,7 +113,7 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	if cfg.Parameters != nil {
 		p = *cfg.Parameters
 	}
-	return &Watcher{cfg: cfg, scorer: NewScorer(p), subjects: map[Subject]*profile{}, reported: map[string]int64{}}
+	return &Watcher{cfg: cfg, scorer: NewScorer(p), subjects: map[Subject]*profile{}, reported: map[string]int64{}, young: map[string]young{}, elsewhere: map[string]float64{}}
 }
 
 // sidecarsMax bounds how many sidecars are told apart.
@@ -128,6 +134,9 @@ func (w *Watcher) Merge(r *Report) {
 		p := w.profile(s.Subject, r.From)
 		if p == nil {
 			continue
+		}
+		if s.Tally.Count[Requests] > 0 && p.minute.Count[Requests] == 0 {
+			w.calling = append(w.calling, seat{s.Subject, p})
 		}
 		p.minute.Merge(&s.Tally)
 		if s.Tally.of != "" {
@@ -150,10 +159,22 @@ func (w *Watcher) profile(s Subject, at int64) *profile {
 		w.refused++
 		return nil
 	}
-	w.networks += b2i(s.Kind == Network)
 	p := &profile{first: at, last: at}
-	w.subjects[s] = p
+	w.admit(s, p)
 	return p
+}
+
+// seat is a subject and what is known of it.
+type seat struct {
+	s Subject
+	p *profile
+}
+
+// admit gives a subject a past here.
+func (w *Watcher) admit(s Subject, p *profile) {
+	w.networks += b2i(s.Kind == Network)
+	w.subjects[s] = p
+	w.arrived = append(w.arrived, seat{s, p})
 }
 
 // idleMin is how long a subject must have been idle to make room for another:
@@ -177,6 +198,7 @@ func (w *Watcher) evict(k Kind, at int64) bool {
 	})
 	all = all[:min(len(all), max(1, w.cfg.Subjects/8))]
 	for _, i := range all {
+		w.subjects[i.s].gone = true
 		delete(w.subjects, i.s)
 		w.networks -= b2i(i.s.Kind == Network)
 	}
@@ -185,7 +207,8 @@ func (w *Watcher) evict(k Kind, at int64) bool {
 
 // Tick looks at what has come in. It closes the open minute when the reports of
 // it are due, and an hour with its last minute; otherwise it looks at how far
-// the counts of the open windows have got. It returns what there is to tell.
+// the counts of the open windows have got. It returns what there is to tell; of
+// minutes without a call, when the subject calls again or the hour ends.
 func (w *Watcher) Tick(now time.Time) []Signal {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -199,12 +222,14 @@ func (w *Watcher) Tick(now time.Time) []Signal {
 	if over && w.whole {
 		w.wholeMinutes++
 	}
-	inOrder := w.inOrder(over)
-	w.countYoung(inOrder)
-	for _, s := range inOrder {
-		out = w.look(out, s, w.subjects[s], over)
+	w.countClients()
+	for _, x := range w.inOrder(over) {
+		if !over || x.p.minute.Count[Requests] > 0 || w.minute*60-x.p.last < dormantAfter {
+			out = w.look(out, x.s, x.p, over)
+		}
 	}
 	if over {
+		w.calling = w.calling[:0]
 		if w.minute/60 != minute/60 {
 			w.others.fade()
 			w.wholeMinutes = 0
@@ -227,19 +252,37 @@ func (w *Watcher) Tick(now time.Time) []Signal {
 // nothing more: it is looked at again when it calls.
 const dormantAfter = 86400
 
-// inOrder are the subjects to look at, always in the same order, so that equal
-// reports are scored equally: all that are not dormant when a minute is over,
-// and those with something to look at otherwise.
-func (w *Watcher) inOrder(over bool) []Subject {
-	out := make([]Subject, 0, len(w.subjects))
-	for s, p := range w.subjects {
-		if p.minute.Count[Requests] > 0 || over && w.minute*60-p.last < dormantAfter {
-			out = append(out, s)
-		}
+// inOrder are the subjects, always in the same order, so that equal reports are
+// scored equally: all when a minute is over, and those that have called in it
+// otherwise.
+func (w *Watcher) inOrder(over bool) []seat {
+	if over {
+		w.seatAll()
+		return w.order
 	}
-	slices.SortFunc(out, compareSubjects)
-	return out
+	slices.SortFunc(w.calling, compareSeats)
+	return w.calling
 }
+
+// seatAll puts those that arrived among the others, and leaves out those that went.
+func (w *Watcher) seatAll() {
+	if len(w.arrived) == 0 && len(w.order) == len(w.subjects) {
+		return
+	}
+	slices.SortFunc(w.arrived, compareSeats)
+	out := make([]seat, 0, len(w.subjects))
+	next := w.arrived
+	for _, x := range w.order {
+		for len(next) > 0 && compareSeats(next[0], x) < 0 {
+			out, next = append(out, next[0]), next[1:]
+		}
+		out = append(out, x)
+	}
+	out = append(out, next...)
+	w.order, w.arrived = slices.DeleteFunc(out, func(x seat) bool { return x.p.gone }), w.arrived[:0]
+}
+
+func compareSeats(a, b seat) int { return compareSubjects(a.s, b.s) }
 
 func compareSubjects(a, b Subject) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
@@ -292,21 +335,21 @@ func (w *Watcher) look(out []Signal, s Subject, p *profile, over bool) []Signal 
 		p.told[SignalProtected] = 1
 		out = append(out, w.tell(p, Signal{Subject: s, Name: SignalProtected, Value: float64(n)}))
 	}
-	learn := over && w.whole
-	for name := range firstHourly {
-		value := name.minuteValue(&p.minute)
-		out = w.score(out, s, p, name, value, learn, when, 60)
-	}
-	if !over {
-		if p.minute.Count[Requests] >= alarmCalls {
-			out = w.alarms(out, s, p, p.news(s, false), false, when)
+	hourOver := over && (w.minute+1)%60 == 0
+	if over && p.minute.silent() {
+		if w.whole {
+			out = w.beSilent(out, s, p)
 		}
-		return out
+		if !hourOver {
+			return out // the hour's counts are what they were
+		}
+		out = w.catchUp(out, s, p)
+	} else {
+		out = w.lookAtMinute(out, s, p, over, when)
+		if !over {
+			return out
+		}
 	}
-	f := p.news(s, true)
-	out = w.alarms(out, s, p, f, true, when)
-	p.endMinute()
-	hourOver := (w.minute+1)%60 == 0
 	for name := firstHourly; name < firstRule; name++ {
 		value := name.hourValue(p, &p.hour)
 		if hourOver || name.counting() && value != p.peeked[name-firstHourly] {
@@ -323,12 +366,53 @@ func (w *Watcher) look(out []Signal, s Subject, p *profile, over bool) []Signal 
 	return out
 }
 
-// endMinute moves the minute into the hour.
-func (p *profile) endMinute() {
-	p.hour.Merge(&p.minute)
-	p.minute.reset()
-	clear(p.told[:firstHourly])
-	p.told[SignalProtected] = 0
+// lookAtMinute scores what the open minute has brought, and ends it when it is over.
+func (w *Watcher) lookAtMinute(out []Signal, s Subject, p *profile, over bool, when int64) []Signal {
+	out = w.catchUp(out, s, p)
+	for name := range firstHourly {
+		out = w.score(out, s, p, name, name.minuteValue(&p.minute), over && w.whole, when, 60)
+	}
+	if over || p.minute.Count[Requests] >= alarmCalls {
+		out = w.alarms(out, s, p, p.news(s, over), over, when)
+	}
+	if over {
+		p.learned = true
+		p.hour.Merge(&p.minute)
+		p.minute.reset()
+		clear(p.told[:firstHourly])
+		p.told[SignalProtected] = 0
+	}
+	return out
+}
+
+// beSilent puts down that a subject did nothing in a minute that is over. Most
+// do nothing in most minutes: to score each of these at once would take most of
+// the watcher's time, and finds each series where no cache has it any more.
+func (w *Watcher) beSilent(out []Signal, s Subject, p *profile) []Signal {
+	if p.silent != 0 && p.silentHour != w.minute/60 {
+		out = w.catchUp(out, s, p)
+	}
+	p.silentHour = w.minute / 60
+	p.silent |= 1 << (w.minute % 60)
+	return out
+}
+
+// catchUp scores the silent minutes put down, when the subject calls again or
+// the hour is over.
+func (w *Watcher) catchUp(out []Signal, s Subject, p *profile) []Signal {
+	if p.silent == 0 {
+		return out
+	}
+	hour := w.local(p.silentHour * 60)
+	for name := range firstHourly {
+		for left := p.silent; left != 0; left &= left - 1 {
+			p.told[name] = 0
+			out = w.score(out, s, p, name, 0, true, hour+60*int64(bits.TrailingZeros64(left)), 60)
+		}
+		p.told[name] = 0
+	}
+	p.silent = 0
+	return out
 }
 
 // dayFade is how much of a day an hour leaves.

@@ -4,7 +4,7 @@
 // Reports lie in one stream, which is trimmed by number and by age: what nobody
 // watched in time is of no use. Marks are one key that runs out by itself when
 // nobody renews it. Baselines are one hash, a field for each subject, of a
-// bounded number.
+// bounded number; what is known of all subjects together is one key.
 package redisfleet
 
 import (
@@ -62,6 +62,7 @@ func New(rdb redis.UniversalClient, o Options) *Fleet {
 func (f *Fleet) reports() string   { return f.o.Key + ":reports" }
 func (f *Fleet) marks() string     { return f.o.Key + ":marks" }
 func (f *Fleet) baselines() string { return f.o.Key + ":baselines" }
+func (f *Fleet) all() string       { return f.o.Key + ":all" }
 
 const fieldReport = "r"
 
@@ -185,6 +186,23 @@ func (f *Fleet) Keep(ctx context.Context, s anomaly.Subject, baseline []byte) er
 		return err
 	}
 	return nil
+}
+
+// KeepAll keeps what is known of all subjects together.
+func (f *Fleet) KeepAll(ctx context.Context, b []byte) error {
+	return f.rdb.Set(ctx, f.all(), b, 0).Err()
+}
+
+// All is what KeepAll kept last; nothing when it never did.
+func (f *Fleet) All(ctx context.Context) ([]byte, error) {
+	b, err := f.rdb.Get(ctx, f.all()).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what is known of all: %w", err)
+	}
+	return b, nil
 }
 
 // Prune forgets baselines that are not wanted any more, once there are too many;

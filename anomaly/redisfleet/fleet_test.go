@@ -186,6 +186,11 @@ func TestFromASidecarsCallsToItsBoard(t *testing.T) {
 		return f.Baselines(ctx, func(anomaly.Subject, []byte) { n++ }) == nil && n == 1
 	})
 
+	wait(t, "what is known of all", func() bool {
+		all, err := f.All(ctx)
+		return err == nil && anomaly.NewWatcher(anomaly.WatcherConfig{}).RestoreFleet(all) == nil
+	})
+
 	mu.Lock()
 	lead = false
 	mu.Unlock()

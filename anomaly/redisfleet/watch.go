@@ -183,6 +183,15 @@ func (w *Watch) restore(ctx context.Context, watcher *anomaly.Watcher) error {
 	if err != nil {
 		return err
 	}
+	all, err := w.cfg.Fleet.All(ctx)
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		if err := watcher.RestoreFleet(all); err != nil {
+			w.cfg.Log.WarnContext(ctx, "what newcomers are held against was refused; it is learnt anew", "err", err)
+		}
+	}
 	w.cfg.Log.InfoContext(ctx, "watching callers", "baselines", restored, "refused", refused)
 	return nil
 }
@@ -193,6 +202,12 @@ func (w *Watch) keep(ctx context.Context, watcher *anomaly.Watcher, n int) {
 		wanted[s] = true
 		return w.cfg.Fleet.Keep(ctx, s, b)
 	})
+	if err == nil {
+		var all []byte
+		if all, err = watcher.Fleet(); err == nil {
+			err = w.cfg.Fleet.KeepAll(ctx, all)
+		}
+	}
 	if err == nil {
 		err = w.cfg.Fleet.Prune(ctx, func(s anomaly.Subject) bool { return wanted[s] || watcher.Holds(s) })
 	}

@@ -45,8 +45,10 @@ type watchingConfig struct {
 type watchConfig struct {
 	// Off watches nobody.
 	Off bool `yaml:"off"`
-	// Subjects is how many have a past at once, 4 to 75 KiB each in memory and
-	// 1 to 60 KiB in Redis. Default 4096.
+	// Subjects is how many have a past at once: each product, each client app and
+	// each subscription is one. They take 4 to 75 KiB each in memory and 1 to 60 KiB
+	// in Redis; some 400 and 300 of one who deals with tens of thousands of people.
+	// Default 4096.
 	Subjects int `yaml:"subjects"`
 	// Tell is the greatest tail probability that is told as a signal. Default 0.001.
 	Tell float64 `yaml:"tell"`
