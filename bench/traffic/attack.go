@@ -19,7 +19,7 @@ const (
 	exfiltration                    // one SSID asks for the prefill of everybody
 	churning                        // a new version every few hours
 	fraudulentNewcomer              // a product nobody knew, which only asks
-	compromisedAddOn                // reads everybody of every client, at night, from elsewhere
+	compromisedAddOn                // reads everybody of every client, at night or by day, from elsewhere
 	shapes
 )
 
@@ -51,6 +51,7 @@ type attack struct {
 	found   float64 // share of those asked about that there are
 	network uint64
 	home    bool // comes from where its victim does
+	pick    int  // which of its victim's subscriptions
 
 	next    float64 // second of its next call
 	n       int     // calls so far
@@ -73,7 +74,7 @@ func newAttacks(w *world, seed uint64, n int, from, to int64) []*attack {
 			a := &attack{shape: s, network: w.someone(), found: 0.05 + 0.95*r.Float64(), pace: 1 / (1 + 3*r.Float64())}
 			a.start = from + int64(r.Float64()*float64(to-from-s.lasts()))
 			if s == fraudulentNewcomer {
-				a.victim = &product{id: fmt.Sprintf("FP-9%d%02d", s, i), kind: clearing, version: 1}
+				a.victim = &product{id: fmt.Sprintf("FP-9%d%02d", s, i), kind: ledger + kind(r.IntN(3)), version: 1}
 				a.sub = &subscription{product: a.victim, ssid: hash(w.someone()), client: hash(w.someone())}
 				out = append(out, a)
 				continue
@@ -87,7 +88,7 @@ func newAttacks(w *world, seed uint64, n int, from, to int64) []*attack {
 			if a.victim == nil {
 				return out // nobody is left
 			}
-			a.sub = a.victim.subs[r.IntN(len(a.victim.subs))]
+			a.pick = r.IntN(1 << 20)
 			switch s {
 			case slowEnumeration:
 				a.pace = 86400 / (120 + 80*r.Float64())
@@ -95,8 +96,10 @@ func newAttacks(w *world, seed uint64, n int, from, to int64) []*attack {
 				a.pace = 240
 			case exfiltration:
 				a.home = i%2 == 0
-			case compromisedAddOn: // between one and four at night
-				a.start = w.night(a.start)
+			case compromisedAddOn:
+				if i%2 == 0 { // between one and four at night
+					a.start = w.night(a.start)
+				}
 			}
 			out = append(out, a)
 		}
@@ -123,6 +126,9 @@ func (a *attack) minute(w *world, at int64, call caller) {
 
 // prepare learns whom the victim deals with.
 func (a *attack) prepare(w *world) {
+	if a.sub == nil {
+		a.sub = a.victim.subs[a.pick%len(a.victim.subs)]
+	}
 	switch a.shape {
 	case exfiltration:
 		a.victims = append(a.victims, a.sub.people...)

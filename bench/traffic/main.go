@@ -10,13 +10,18 @@
 // have: products of thousands of subscriptions, and migrations of a whole client
 // list in a day.
 //
-// The parameters of the watcher are compiled in: their hash is printed before
-// the seed of the attacks is drawn.
+// What is watched goes the way it goes in production: a Collector in each of
+// twenty sidecars, reports of ten seconds in the bytes that travel, one Watcher
+// with the parameters compiled in. Every few days another watcher takes over with
+// the baselines there are, as kept by then when the one before was killed.
+//
+// The seeds of the world and of the attacks are drawn from the hash of these
+// parameters, which is printed first: who changes a parameter draws others.
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -36,25 +41,25 @@ import (
 )
 
 type options struct {
-	seed                  uint64 // of the benign world
-	attackSeed            uint64 // 0: drawn
-	products, sidecars    int
-	lead, days, attacks   int // days before anything is measured, days measured, attacks of each shape
-	begin                 time.Time
-	fine, verbose, strict bool
-	out, profile          string
+	seed, attackSeed    uint64 // of the benign world, and of the attacks; 0: drawn
+	draw                uint64 // which of those the parameters' hash gives
+	products, sidecars  int
+	lead, days, attacks int // days before anything is measured, days measured, attacks of each shape
+	begin               time.Time
+	verbose, strict     bool
+	out, profile        string
 }
 
 func main() {
 	o := options{begin: time.Date(2026, 5, 24, 0, 0, 0, 0, time.UTC)}
-	flag.Uint64Var(&o.seed, "seed", 1, "of the benign world")
-	flag.Uint64Var(&o.attackSeed, "attack-seed", 0, "of the attacks, to see a run again; 0 draws one")
-	flag.IntVar(&o.products, "products", 200, "benign products")
-	flag.IntVar(&o.sidecars, "sidecars", 3, "sidecars they come through")
-	flag.IntVar(&o.lead, "lead", 28, "days before anything is measured")
-	flag.IntVar(&o.days, "days", 30, "days measured")
+	flag.Uint64Var(&o.draw, "draw", 1, "which world and attacks to draw from the parameters' hash")
+	flag.Uint64Var(&o.seed, "seed", 0, "of the benign world, instead of the one drawn")
+	flag.Uint64Var(&o.attackSeed, "attack-seed", 0, "of the attacks, instead of the one drawn")
+	flag.IntVar(&o.products, "products", 300, "benign products")
+	flag.IntVar(&o.sidecars, "sidecars", 20, "sidecars they come through")
+	flag.IntVar(&o.lead, "lead", 17, "days before anything is measured")
+	flag.IntVar(&o.days, "days", 65, "days measured")
 	flag.IntVar(&o.attacks, "attacks", 8, "attacks of each shape")
-	flag.BoolVar(&o.fine, "fine", false, "look every ten seconds all the time, not only while an attack is loud: six times as long")
 	flag.BoolVar(&o.verbose, "v", false, "print every attack and every false alarm")
 	flag.BoolVar(&o.strict, "strict", false, "fail when a target is missed")
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a profile of where the time goes")
@@ -78,19 +83,20 @@ func fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// drawn is the nth seed for something that the parameters' hash gives.
+func drawn(what string, n uint64) uint64 {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", fingerprint(), what, n))
+	return binary.LittleEndian.Uint64(sum[:])>>1 | 1
+}
+
 func measure(ctx context.Context, o options, w io.Writer) error {
 	if o.products < 1 || o.sidecars < 1 || o.days < 8 || o.lead < 0 || o.attacks < 0 {
 		return fmt.Errorf("needs a product, a sidecar and 8 days measured")
 	}
 	fmt.Fprintf(w, "parameters %s\n", fingerprint())
-	if o.attackSeed == 0 {
-		var b [8]byte
-		if _, err := rand.Read(b[:]); err != nil {
-			return err
-		}
-		o.attackSeed = binary.LittleEndian.Uint64(b[:]) >> 1
-	}
-	fmt.Fprintf(w, "attacks drawn after them: -attack-seed %d (world -seed %d)\n", o.attackSeed, o.seed)
+	o.seed, o.attackSeed = cmp.Or(o.seed, drawn("world", o.draw)), cmp.Or(o.attackSeed, drawn("attacks", o.draw))
+	fmt.Fprintf(w, "drawn from them: -seed %d -attack-seed %d (-draw %d); %d products through %d sidecars from %s on, %d days after %d\n",
+		o.seed, o.attackSeed, o.draw, o.products, o.sidecars, o.begin.Format(time.DateOnly), o.days, o.lead)
 	x, err := newRun(o, o.attackSeed)
 	if err != nil {
 		return err
@@ -109,7 +115,8 @@ func measure(ctx context.Context, o options, w io.Writer) error {
 	began := time.Now()
 	out := x.live(func(day int) bool {
 		if day%7 == 0 {
-			fmt.Fprintf(os.Stderr, "day %d of %d after %s\n", day, o.lead+o.days, time.Since(began).Round(time.Second))
+			fmt.Fprintf(os.Stderr, "day %d of %d after %s: %d of %d attacks told, %d false alarms\n",
+				day, o.lead+o.days, time.Since(began).Round(time.Second), x.toldSoFar(), len(x.attacks), x.out.FalseCases)
 		}
 		return ctx.Err() == nil
 	})
@@ -193,9 +200,19 @@ func (out *outcome) report(rep *report.Report, verbose bool, w io.Writer) (misse
 	rep.Figures = map[string]float64{
 		"attacks": float64(total), "attacks_within": float64(within), "product_months": out.Months,
 		"false_alarms": float64(out.FalseCases), "false_alarm_signals": float64(out.FalseAlarms), "false_alarms_per_product_month": rate,
-		"signals": float64(out.Signals), "calls": float64(out.Calls), "false_suspensions": float64(out.Suspended), "suspended_attacks": float64(out.Contained),
+		"signals": float64(out.Signals), "restarts": float64(out.Restarts), "cpu_seconds": cpuSeconds(), "subjects": float64(out.Subjects), "subjects_refused": float64(out.Refused),
+		"calls": float64(out.Calls), "false_suspensions": float64(out.Suspended), "suspended_attacks": float64(out.Contained),
 	}
 	return missed
+}
+
+// cpuSeconds is what this process has used of the processor.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
 func (s shape) String() string { return shapeNames[s] }

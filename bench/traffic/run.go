@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,8 +26,13 @@ type run struct {
 
 	policies *policy.Evaluator
 	decision uint64
-	last     map[string]int64 // false alarm of a product
-	sent     []call           // of this minute
+	names    []string // of the sidecars
+	wire     []byte   // a report on its way
+	restarts []restart
+	kept     map[anomaly.Subject][]byte // baselines, as of the last time some were
+	keptAll  []byte                     // the same of what is known of all
+	last     map[string]int64           // false alarm of a product
+	sent     []call                     // of this minute
 	out      outcome
 }
 
@@ -40,6 +47,9 @@ type call struct {
 type outcome struct {
 	Calls       uint64
 	Cut         bool    // it was ended before its time
+	Restarts    int     // of the watcher
+	Subjects    int     // that it had a past of at the end
+	Refused     uint64  // that there was no room for
 	Signals     int     // told that are no alarms
 	Products    int     // benign
 	Months      float64 // of products watched
@@ -67,8 +77,9 @@ func newRun(o options, attackSeed uint64) (*run, error) {
 	begin = time.Date(begin.Year(), begin.Month(), begin.Day(), 0, 0, 0, 0, zone)
 	x := &run{o: o, zone: zone, owner: map[anomaly.Hash]string{}, last: map[string]int64{}, busy: map[string]*attack{}}
 	x.world = newWorld(o.seed, o.products, begin.Unix(), zone)
-	x.watcher = anomaly.NewWatcher(anomaly.WatcherConfig{Subjects: 16384, Zone: zone})
-	for range o.sidecars {
+	x.watcher = x.newWatcher()
+	for i := range o.sidecars {
+		x.names = append(x.names, fmt.Sprint("sc-", i))
 		x.collectors = append(x.collectors, anomaly.NewCollector(anomaly.CollectorConfig{Zone: zone}))
 	}
 	x.policies = policy.NewEvaluator(policy.Active{Policy: "two-alarms", Version: 1, Rule: twoAlarms})
@@ -82,8 +93,17 @@ func newRun(o options, attackSeed uint64) (*run, error) {
 		born := measured + int64(x.world.r.Float64()*float64(o.days)*86400)
 		x.world.products = append(x.world.products, x.world.newProduct(fmt.Sprintf("FP-8%03d", i), born))
 	}
+	x.restarts = newRestarts(x.world.r, begin.Unix(), o.lead+o.days)
 	return x, nil
 }
+
+// newWatcher is as the control plane makes it, with room for all.
+func (x *run) newWatcher() *anomaly.Watcher {
+	return anomaly.NewWatcher(anomaly.WatcherConfig{Subjects: max(4096, subjectsEach*x.o.products), Zone: x.zone})
+}
+
+// subjectsEach is for how many subjects a product there is room.
+const subjectsEach = 40
 
 // live goes through all minutes, or until progress, which hears of every day,
 // says no more.
@@ -99,6 +119,7 @@ func (x *run) live(progress func(day int) bool) outcome {
 				break
 			}
 		}
+		x.restart(at)
 		x.minute(at, at >= measured)
 	}
 	for _, a := range x.attacks {
@@ -106,12 +127,13 @@ func (x *run) live(progress func(day int) bool) outcome {
 			x.out.Attacks = append(x.out.Attacks, a)
 		}
 	}
+	stats := x.watcher.Stats()
+	x.out.Subjects, x.out.Refused = stats.Subjects, x.out.Refused+stats.Refused
 	x.out.Months = x.months(measured, max(end, measured+1))
 	return x.out
 }
 
-// minute is one of the world's, in steps of a report each while an attack is
-// loud or x.o.fine, and at once otherwise.
+// minute is one of the world's, in steps of a report each.
 func (x *run) minute(at int64, measured bool) {
 	x.sent = x.sent[:0]
 	var by *attack
@@ -119,28 +141,20 @@ func (x *run) minute(at int64, measured bool) {
 		x.sent = append(x.sent, call{at, *o, *f, by})
 	}
 	x.world.minute(time.Unix(at, 0).In(x.zone), record)
-	fine := x.o.fine && measured
 	for _, by = range x.attacks {
 		if by.told == 0 || at < by.told+goesOn {
-			fine = fine || by.shape.loud() && at+60 > by.start && !by.over(at)
 			by.minute(x.world, at, record)
 		}
 	}
-	if !fine {
-		for i := range x.sent {
-			x.call(&x.sent[i])
-		}
-		x.report(at)
-		x.tick(at+60+15, measured)
-		return
-	}
+	slices.SortStableFunc(x.sent, func(a, b call) int { return cmp.Compare(a.at, b.at) })
+	next := 0
 	for s := at; s < at+60; s += step {
-		for i := range x.sent {
-			if c := &x.sent[i]; c.at >= s && c.at < s+step && (c.by == nil || c.by.told == 0 || s < c.by.told+goesOn) {
+		for ; next < len(x.sent) && x.sent[next].at < s+step; next++ {
+			if c := &x.sent[next]; c.by == nil || c.by.told == 0 || s < c.by.told+goesOn {
 				x.call(c)
 			}
 		}
-		x.report(s)
+		x.report(s, step)
 		x.tick(s+step+1, measured)
 	}
 }
@@ -164,11 +178,12 @@ func (x *run) call(c *call) {
 }
 
 // report has every sidecar report, in the bytes that would travel.
-func (x *run) report(from int64) {
+func (x *run) report(from int64, seconds uint32) {
 	for i, c := range x.collectors {
-		r := anomaly.Report{Sidecar: fmt.Sprint("sc-", i), From: from, Seconds: 60, Subjects: c.Take()}
+		r := anomaly.Report{Sidecar: x.names[i], From: from, Seconds: seconds, Subjects: c.Take()}
+		x.wire = r.AppendBinary(x.wire[:0])
 		var sent anomaly.Report
-		if err := sent.UnmarshalBinary(r.AppendBinary(nil)); err != nil {
+		if err := sent.UnmarshalBinary(x.wire); err != nil {
 			panic(err) // what our own encoder wrote
 		}
 		x.watcher.Merge(&sent)
@@ -190,7 +205,7 @@ func (x *run) tick(now int64, measured bool) {
 
 // twoAlarms is the rule that suspends here: two different alarms within an hour.
 var twoAlarms = policy.Rule{
-	When: policy.Condition{Signals: []string{"harvest", "sweep", "rush", "fan-out", "newcomer", "churn"}, Signs: 2, Within: 60},
+	When: policy.Condition{Signals: []string{"harvest", "sweep", "rush", "fan-out", "newcomer", "churn", "elsewhere"}, Signs: 2, Within: 60},
 	Then: policy.Countermeasure{Do: policy.Suspend, Minutes: 240},
 }
 
@@ -235,8 +250,24 @@ func (x *run) judge(now int64, s anomaly.Signal) {
 		x.out.FalseCases++
 	}
 	if len(x.out.False) < 100 {
-		x.out.False = append(x.out.False, fmt.Sprintf("%s %s %s", time.Unix(now, 0).In(x.zone).Format("Mon 2006-01-02 15:04"), id, s.Text()))
+		around := ""
+		for _, p := range x.world.products {
+			if p.id == id {
+				around = x.world.around(p, now)
+			}
+		}
+		x.out.False = append(x.out.False, fmt.Sprintf("%s %s %s (%s)", time.Unix(now, 0).In(x.zone).Format("Mon 2006-01-02 15:04"), id, s.Text(), around))
 	}
+}
+
+// toldSoFar is how many attacks were.
+func (x *run) toldSoFar() (n int) {
+	for _, a := range x.attacks {
+		if a.told != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // months is for how long benign products were watched.

@@ -40,8 +40,7 @@ func TestAttacksAreToldAndOthersLeftAlone(t *testing.T) {
 	}
 }
 
-// The parameters' hash is printed before the attacks' seed is drawn, and a seed
-// gives the same run again.
+// The parameters' hash is printed first, and gives the attacks' seed.
 func TestParametersAreCommittedBeforeTheAttacks(t *testing.T) {
 	o := small(1)
 	o.products, o.lead, o.days, o.attackSeed = 3, 0, 8, 0
@@ -50,7 +49,7 @@ func TestParametersAreCommittedBeforeTheAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.SplitN(out.String(), "\n", 3)
-	if lines[0] != "parameters "+fingerprint() || !strings.HasPrefix(lines[1], "attacks drawn after them: -attack-seed ") {
+	if lines[0] != "parameters "+fingerprint() || !strings.HasPrefix(lines[1], fmt.Sprintf("drawn from them: -seed 1 -attack-seed %d ", drawn("attacks", 0))) {
 		t.Errorf("began with %q", lines[:2])
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dspgate/dspgate/anomaly"
@@ -53,6 +55,7 @@ type product struct {
 	down      int64 // fails until
 	expired   int64 // its credential is refused until
 	growth    float64
+	arrivals  float64 // new subscriptions a day for each there is
 	sharp     float64 // hours a day it is busy
 }
 
@@ -61,6 +64,7 @@ type subscription struct {
 	product  *product
 	ssid     anomaly.Hash
 	client   anomaly.Hash
+	born     int64
 	people   []uint64
 	networks []uint64
 	rate     float64 // sessions a day
@@ -77,6 +81,9 @@ type session struct {
 	paceMs int // between calls
 	bulk   int // index of the next person of a run, -1 for none
 }
+
+// subscriptionsMax bounds how far a product grows.
+const subscriptionsMax = 250
 
 // world is everybody benign.
 type world struct {
@@ -114,7 +121,15 @@ func (w *world) newProduct(id string, born int64) *product {
 	r := w.r
 	p := &product{id: id, kind: kind(r.IntN(int(kinds))), born: born, version: 1, growth: math.Exp(0.02 * r.NormFloat64()), sharp: 8 + 4*r.Float64()}
 	p.nextBuild = born + int64(86400*(10+30*r.Float64()))
-	for range 1 + int(math.Min(40, math.Exp(1+0.9*r.NormFloat64()))) {
+	p.arrivals = 1.0 / 300
+	if r.IntN(10) == 0 { // one in ten doubles in six weeks
+		p.arrivals = 1.0 / 60
+	}
+	most := 40.0
+	if r.IntN(60) == 0 { // and some are large
+		most = 200
+	}
+	for range 1 + int(math.Min(most, most/40*math.Exp(1+0.9*r.NormFloat64()))) {
 		p.subs = append(p.subs, w.newSubscription(p))
 	}
 	return p
@@ -122,7 +137,7 @@ func (w *world) newProduct(id string, born int64) *product {
 
 func (w *world) newSubscription(p *product) *subscription {
 	r := w.r
-	s := &subscription{product: p, ssid: hash(w.someone()), client: hash(w.someone()), rate: math.Min(60, math.Exp(1+r.NormFloat64())), bulkDay: -1, lag: p.kind == agent}
+	s := &subscription{product: p, born: p.born, ssid: hash(w.someone()), client: hash(w.someone()), rate: math.Min(60, math.Exp(1+r.NormFloat64())), bulkDay: -1, lag: p.kind == agent}
 	for range 3 + int(math.Min(600, math.Exp(3.5+r.NormFloat64()))) {
 		s.people = append(s.people, w.someone())
 	}
@@ -192,10 +207,35 @@ func (w *world) events(t time.Time) {
 		if r.Float64() < 1.0/(120*1440) { // somebody forgot to renew a certificate
 			p.expired = at + int64(1800+6*3600*r.Float64())
 		}
-		if r.Float64() < float64(len(p.subs))/(60*1440) {
+		n := float64(len(p.subs))
+		if r.Float64() < n*p.arrivals/1440 && len(p.subs) < subscriptionsMax {
 			p.subs = append(p.subs, w.newSubscription(p))
+			p.subs[len(p.subs)-1].born = at
+		}
+		if len(p.subs) > 1 && r.Float64() < n/(400*1440) { // and some leave
+			i := r.IntN(len(p.subs))
+			p.subs = slices.Delete(p.subs, i, i+1)
 		}
 	}
+}
+
+// around says what goes on around a product.
+func (w *world) around(p *product, at int64) string {
+	var out []string
+	ago := func(what string, then int64) {
+		if then > at-2*86400 {
+			out = append(out, fmt.Sprintf("%s until %.1f h ago", what, float64(at-then)/3600))
+		}
+	}
+	ago("outage", w.outage[p.kind])
+	ago("down", p.down)
+	ago("certificate expired", p.expired)
+	for _, s := range p.subs {
+		if s.born > at-30*86400 {
+			out = append(out, fmt.Sprintf("subscription of %d people for %.1f days", len(s.people), float64(at-s.born)/86400))
+		}
+	}
+	return fmt.Sprintf("%s, %d subscriptions, %s", kindNames[p.kind], len(p.subs), strings.Join(out, ", "))
 }
 
 // caller makes the calls of the world in one minute.
