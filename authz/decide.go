@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -153,7 +154,7 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 	standing := view.Standing(&query, at)
 	d.Suspension = standing.Suspension
 	if standing.Code != registry.Good {
-		return standingReason(&standing)
+		return StandingReason(&standing)
 	}
 	if standing.Version != nil {
 		d.Version = standing.Version.Version
@@ -224,35 +225,37 @@ func whose(view *registry.View, r *Request, claims *token.Claims, d *Decision) (
 // entitled looks for the entitlement of the product to the service in this
 // environment, and whether it covers this client.
 func entitled(d *Decision, at registry.Time) Reason {
+	e, reason := entitlement(d, at)
+	if reason != OK || d.Environment != registry.PROD || e.Stage != registry.StagePVT {
+		return reason
+	}
+	client := d.ClientABN
+	if client == 0 {
+		client = d.Holder
+	}
+	if !slices.Contains(e.NamedClients, client) {
+		return PVTClientNotNamed
+	}
+	return OK
+}
+
+// entitlement finds what covers the product, the service and the environment,
+// whoever the client is; nil when the reason is not OK.
+func entitlement(d *Decision, at registry.Time) (*registry.Entitlement, Reason) {
 	p, s := d.Product, d.Service
 	cert := &p.Certification
 	prod := d.Environment == registry.PROD
 	if prod && cert.MaxRisk != 0 && s.Risk > cert.MaxRisk {
-		return ProductRestricted
+		return nil, ProductRestricted
 	}
 	e := p.Entitled(s.Key, d.Environment)
 	if e == nil || e.From > at || e.Until != 0 && at >= e.Until {
-		return ServiceNotEntitled
+		return nil, ServiceNotEntitled
 	}
-	if !prod {
-		return OK
+	if prod && cert.State == registry.CertPVT && e.Stage != registry.StagePVT {
+		return nil, ProductNotWhitelisted // in verification testing, and this service is not part of it
 	}
-	if cert.State == registry.CertPVT && e.Stage != registry.StagePVT {
-		return ProductNotWhitelisted // in verification testing, and this service is not part of it
-	}
-	if e.Stage == registry.StagePVT {
-		client := d.ClientABN
-		if client == 0 {
-			client = d.Holder
-		}
-		for _, named := range e.NamedClients {
-			if named == client {
-				return OK
-			}
-		}
-		return PVTClientNotNamed
-	}
-	return OK
+	return e, OK
 }
 
 // desktop is deployment scenario 1 (domain model §2): the client runs the
@@ -329,7 +332,8 @@ func tokenReason(f token.Failure) Reason {
 	return TokenMalformed
 }
 
-func standingReason(s *registry.Standing) Reason {
+// StandingReason is the reason to refuse for a standing, OK for a good one.
+func StandingReason(s *registry.Standing) Reason {
 	if s.Code == registry.Curtailed {
 		return ProductRestricted
 	}
@@ -337,6 +341,8 @@ func standingReason(s *registry.Standing) Reason {
 		return AnomalySuspended
 	}
 	switch s.Code {
+	case registry.Good:
+		return OK
 	case registry.EntityNotRegistered:
 		return EntityNotRegistered
 	case registry.EntityCancelledStanding:

@@ -158,7 +158,7 @@ func (x *Decider) Still(g *Grant, now time.Time) (Reason, *registry.Suspension) 
 		Holder: g.Holder, Thumbprint: g.Thumbprint, SSID: g.SSID, Service: service,
 	}, at)
 	if standing.Code != registry.Good {
-		return standingReason(&standing), standing.Suspension
+		return StandingReason(&standing), standing.Suspension
 	}
 	if d.App.Environment != g.Environment {
 		return EnvironmentMismatch, nil

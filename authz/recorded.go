@@ -23,23 +23,20 @@ type Recorded struct {
 	SSID        string
 	Holder      registry.ABN
 	Subject     Hash // of the person or client it concerned
+	Client      Hash // of the client_abn it was made for; a log does not have it
 	Status      int
 	BytesOut    uint64
 }
 
 // Now tells whether the register would let a recorded call pass at an instant,
 // or why not, with the suspension that decides. It asks what Decide asks of the
-// register; a log keeps no token, certificate or client, which are taken to be as
-// good as they were. Limits are not asked.
+// register; a record keeps no token, certificate or client, which are taken to be
+// as good as they were. Limits are not asked.
 func (c *Recorded) Now(v *registry.View, app *registry.ClientApp, at registry.Time) (Reason, *registry.Suspension) {
-	service := v.Service(c.Service)
-	switch {
-	case service == nil:
-		return ServiceUnknown, nil
-	case app == nil, app.Disabled:
+	if app == nil || app.Disabled {
 		return ClientUnknown, nil
 	}
-	d := Decision{App: app, Product: v.Product(app.ProductID), Service: service, Environment: c.Environment, Holder: c.Holder, SSID: c.SSID}
+	d := Decision{App: app, Product: v.Product(app.ProductID), Service: v.Service(c.Service), Environment: c.Environment, Holder: c.Holder, SSID: c.SSID}
 	if d.Product == nil {
 		return ClientUnknown, nil
 	}
@@ -56,17 +53,39 @@ func (c *Recorded) Now(v *registry.View, app *registry.ClientApp, at registry.Ti
 		}
 		d.ClientABN = sub.ClientABN
 	}
-	standing := v.Standing(&registry.StandingQuery{App: app, Environment: c.Environment, Version: c.Version, Holder: c.Holder, SSID: c.SSID, Service: service}, at)
-	if standing.Code != registry.Good {
-		return standingReason(&standing), standing.Suspension
+	if d.Service == nil {
+		return ServiceUnknown, nil
 	}
-	if reason := entitled(&d, at); reason != OK {
+	standing := v.Standing(&registry.StandingQuery{App: app, Environment: c.Environment, Version: c.Version, Holder: c.Holder, SSID: c.SSID, Service: d.Service}, at)
+	if standing.Code != registry.Good {
+		return StandingReason(&standing), standing.Suspension
+	}
+	if app.Environment != c.Environment {
+		return EnvironmentMismatch, nil
+	}
+	if reason := c.served(v, &d, sub, at); reason != OK {
 		return reason, nil
 	}
-	if sub == nil { // whom it was for is not in the log
-		return OK, nil
+	if v.Screened(d.Product.ID, d.Service.Risk) != nil && (v.IsProtected(c.Subject) || v.IsProtected(c.Client)) {
+		return ClientNotPermitted, nil
 	}
-	return onBehalf(v, sub, &d), nil
+	return OK, nil
+}
+
+// served asks what the product may be served, and on whose behalf as far as that
+// is known: without a subscription, as it was.
+func (c *Recorded) served(v *registry.View, d *Decision, sub *registry.Subscription, at registry.Time) Reason {
+	if sub != nil {
+		if reason := entitled(d, at); reason != OK {
+			return reason
+		}
+		return onBehalf(v, sub, d)
+	}
+	_, reason := entitlement(d, at)
+	if reason == OK && c.Reason == PVTClientNotNamed {
+		return c.Reason
+	}
+	return reason
 }
 
 // Observation is what monitoring counts of a recorded call, and how it ended.

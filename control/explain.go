@@ -303,72 +303,12 @@ func fromRegister(r authz.Reason) bool {
 }
 
 func registerAnswer(v *registry.View, r *authz.Record, at registry.Time) authz.Reason {
-	app := v.ClientApp(r.ClientID)
-	if app == nil || app.Disabled {
-		return authz.ClientUnknown
+	c := authz.Recorded{
+		Reason: r.Reason, Environment: r.Environment, Service: r.Service, Product: r.ProductID, Version: r.Version, Holder: r.Holder,
+		Subject: r.SubjectHash, Client: r.ClientHash,
 	}
-	service := v.Service(r.Service)
-	st := v.Standing(&registry.StandingQuery{App: app, Environment: r.Environment, Version: r.Version, Holder: r.Holder, Service: service}, at)
-	switch {
-	case st.Code != registry.Good:
-		return standingReason(&st)
-	case app.Environment != r.Environment:
-		return authz.EnvironmentMismatch
-	case service == nil:
-		return authz.ServiceUnknown
-	}
-	cert := &st.Product.Certification
-	if r.Environment == registry.PROD && cert.MaxRisk != 0 && service.Risk > cert.MaxRisk {
-		return authz.ProductRestricted
-	}
-	if e := st.Product.Entitled(r.Service, r.Environment); e == nil || e.From > at || e.Until != 0 && at >= e.Until {
-		return authz.ServiceNotEntitled
-	}
-	if v.Screened(st.Product.ID, service.Risk) != nil && (v.IsProtected(registry.ClientHash(r.SubjectHash)) || v.IsProtected(registry.ClientHash(r.ClientHash))) {
-		return authz.ClientNotPermitted
-	}
-	return authz.OK
-}
-
-// standingReason is the contract's code for a standing.
-func standingReason(s *registry.Standing) authz.Reason {
-	if s.Code == registry.Curtailed {
-		return authz.ProductRestricted
-	}
-	if s.Suspension != nil && s.Suspension.Automatic {
-		return authz.AnomalySuspended
-	}
-	switch s.Code {
-	case registry.Good:
-		return authz.OK
-	case registry.EntityNotRegistered:
-		return authz.EntityNotRegistered
-	case registry.EntityCancelledStanding:
-		return authz.EntityCancelled
-	case registry.EntitySuspended:
-		return authz.EntitySuspended
-	case registry.ProductDelisted:
-		return authz.ProductDelisted
-	case registry.ProductSuspended:
-		return authz.ProductSuspended
-	case registry.ProductNotWhitelisted:
-		return authz.ProductNotWhitelisted
-	case registry.CertificationExpired:
-		return authz.CertificationExpired
-	case registry.VersionNotRegistered:
-		return authz.VersionNotRegistered
-	case registry.VersionBlockedStanding:
-		return authz.VersionBlocked
-	case registry.VersionUnsupported:
-		return authz.VersionUnsupported
-	case registry.ClientAppBlocked, registry.CredentialBlocked:
-		return authz.CredentialBlocked
-	case registry.SubscriptionBlocked:
-		return authz.SubscriptionBlocked
-	case registry.ServiceSuspended:
-		return authz.ServiceNotEntitled
-	}
-	return authz.ClientUnknown
+	reason, _ := c.Now(v, v.ClientApp(r.ClientID), at)
+	return reason
 }
 
 // listDecisions lists the last refusals: of one product, or of all that a

@@ -102,7 +102,7 @@ func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscri
 		out.LimitsNote = note
 	}
 	st := productStanding(c.view, p, c.at)
-	reason := standingReason(&st)
+	reason := authz.StandingReason(&st)
 	out.Standing, out.Detail = reason.String(), reason.Detail()
 	if reason == authz.OK {
 		out.Detail = "The product may call the services it is entitled to."
@@ -114,7 +114,7 @@ func (s *server) meProduct(c *call, p *registry.Product, subs []registry.Subscri
 	for _, ver := range p.Versions {
 		q := registry.StandingQuery{App: &registry.ClientApp{ProductID: p.ID}, Environment: registry.PROD, Version: ver.Version}
 		vs := c.view.Standing(&q, c.at)
-		out.Versions = append(out.Versions, meVersion{ver, standingReason(&vs).String()})
+		out.Versions = append(out.Versions, meVersion{ver, authz.StandingReason(&vs).String()})
 	}
 	return out
 }
