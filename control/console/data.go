@@ -120,9 +120,11 @@ type me struct {
 		Entitlements  []registry.Entitlement  `json:"entitlements"`
 		Subscriptions []registry.Subscription `json:"subscriptions"`
 		Limits        []limit                 `json:"limits"`
+		LimitsNote    string                  `json:"limits_note"`
 	} `json:"products"`
 	Signals []watchSignal `json:"last_signals"`
 	Denials []decision    `json:"last_denials"`
+	Note    string        `json:"last_denials_note"`
 }
 
 type meVersion struct {
@@ -132,12 +134,21 @@ type meVersion struct {
 
 // limit is one limit of a product with what is left of it.
 type limit struct {
-	Name      string `json:"name"`
-	Kind      string `json:"kind"`
-	Amount    int64  `json:"amount"`
-	Period    string `json:"period"`
-	Service   string `json:"service"`
-	Remaining *int64 `json:"remaining"`
+	Name        string        `json:"name"`
+	Account     string        `json:"account"`
+	Kind        string        `json:"kind"`
+	Amount      int64         `json:"amount"`
+	Burst       int64         `json:"burst"`
+	Period      string        `json:"period"`
+	Zone        string        `json:"zone"`
+	Service     string        `json:"service"`
+	Environment string        `json:"environment"`
+	Shadow      bool          `json:"shadow"`
+	Used        *int64        `json:"used"`
+	Remaining   *int64        `json:"remaining"`
+	Resets      registry.Time `json:"resets_at"`
+	Refused     uint64        `json:"refused_today"`
+	Observed    uint64        `json:"shadow_refused_today"`
 }
 
 // Says is the limit in words.
@@ -150,11 +161,26 @@ func (l limit) Says() string {
 	if l.Service != "" {
 		said += " of " + l.Service
 	}
-	if l.Remaining != nil {
-		said += fmt.Sprintf(", %d left", *l.Remaining)
+	if l.Environment != "" {
+		said += " in " + l.Environment
 	}
 	return said
 }
+
+// Percent is how much of it was used, at most 100.
+func (l limit) Percent() int64 {
+	if l.Used == nil || l.Remaining == nil {
+		return 0
+	}
+	whole := *l.Used + *l.Remaining
+	if whole <= 0 {
+		return 100
+	}
+	return min(max(*l.Used*100/whole, 0), 100)
+}
+
+// Low: little or nothing is left.
+func (l limit) Low() bool { return l.Remaining != nil && l.Percent() >= 80 }
 
 type member struct {
 	ID        string        `json:"id"`

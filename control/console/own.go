@@ -3,6 +3,7 @@ package console
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,12 +12,47 @@ import (
 
 // A developer's own pages; people and tokens.
 
+// refusals are the last refused calls of one code, with what to do about them.
+type refusals struct {
+	refusalCode
+	Calls    []decision // the latest first
+	Products []string
+}
+
 func (v *visit) own() error {
 	p := ownPage{frame: v.frame("Your products")}
 	if _, err := v.get(&p.Me, "/v1/me"); err != nil {
 		return err
 	}
+	if len(p.Me.Denials) > 0 {
+		var codes []refusalCode
+		if _, err := v.get(&codes, "/v1/problems", "limit", "100"); err != nil {
+			return err
+		}
+		p.Refused = refusedBy(codes, p.Me.Denials)
+	}
 	return v.show(200, "own", p)
+}
+
+// refusedBy puts refused calls together by their codes, in the order in which
+// these came last.
+func refusedBy(codes []refusalCode, calls []decision) (out []refusals) {
+	for _, d := range calls {
+		i := slices.IndexFunc(out, func(r refusals) bool { return r.Code == d.Code })
+		if i < 0 {
+			r := refusals{refusalCode: refusalCode{Code: d.Code, Title: d.Code}}
+			if j := slices.IndexFunc(codes, func(c refusalCode) bool { return c.Code == d.Code }); j >= 0 {
+				r.refusalCode = codes[j]
+			}
+			out = append(out, r)
+			i = len(out) - 1
+		}
+		out[i].Calls = append(out[i].Calls, d)
+		if d.ProductID != "" && !slices.Contains(out[i].Products, d.ProductID) {
+			out[i].Products = append(out[i].Products, d.ProductID)
+		}
+	}
+	return out
 }
 
 func (v *visit) chooseEntity() error {

@@ -111,7 +111,8 @@ type decisionPage struct {
 
 type ownPage struct {
 	frame
-	Me me
+	Me      me
+	Refused []refusals // the last, by their codes
 }
 
 type peoplePage struct {

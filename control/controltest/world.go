@@ -31,6 +31,7 @@ import (
 	"github.com/dspgate/dspgate/control/live"
 	"github.com/dspgate/dspgate/control/signin"
 	"github.com/dspgate/dspgate/internal/sandboxop"
+	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/assurance"
 	"github.com/dspgate/dspgate/registry/assurance/evidencedir"
@@ -74,6 +75,8 @@ type World struct {
 	Records map[authz.DecisionID]authz.Record
 	// Calls is what the sidecars decide from now on; Live tells of it, and of all else.
 	Calls *Tape
+	// Used is what the sidecars spent of a limit; nil: nobody knows.
+	Used func(*ratelimit.Limit) control.LimitUse
 	// Signals are what the watcher told, the latest first; set before anybody looks.
 	Signals []anomaly.Signal
 	Live    *live.Hub
@@ -137,6 +140,7 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 	}
 	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Policies: &policy.Desk{Register: w.Register, Incidents: incidents}, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit, Live: w.Live,
 		Signals:   control.Signals{Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.Signals, nil }},
+		Uses:      w.uses,
 		Decisions: w.decisions()})
 	if err != nil {
 		return nil, err
@@ -159,6 +163,17 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 		}
 		api.ServeHTTP(rw, r)
 	}), nil
+}
+
+// uses tells what Used does.
+func (w *World) uses(_ context.Context, limits []*ratelimit.Limit) (out []control.LimitUse, err error) {
+	if w.Used == nil {
+		return nil, registry.ErrUnavailable
+	}
+	for _, l := range limits {
+		out = append(out, w.Used(l))
+	}
+	return out, nil
 }
 
 // decisions finds the records of the world.

@@ -75,3 +75,33 @@ func TestEventsAreSeenLive(t *testing.T) {
 		}
 	}
 }
+
+// TestTheOverviewKeepsItselfUpToDate: what others do comes up without the page's
+// being loaded again, and the page says so when it is old.
+func TestTheOverviewKeepsItselfUpToDate(t *testing.T) {
+	w, browser := controltest.New(t), chromium(t)
+	b := open(t, browser, w)
+	b.width(desk)
+	b.signIn("operator2@agency.example")
+	b.visit("/console/")
+	get(b, chromedp.Evaluate[bool]("window.notLoadedAgain = true"))
+	actor := registry.Actor{Name: "operator@agency.example", Permissions: registry.PermOperator}
+	if _, err := w.Register.Suspend(t.Context(), actor, registry.SuspendCommand{Subject: registry.SubjectRef{Kind: registry.KindProduct, ID: "FP-1003"}, Reason: "seen by and by"}); err != nil {
+		t.Fatal(err)
+	}
+	look := `document.dispatchEvent(new Event("visibilitychange")), true` // as when somebody comes back to it
+	shows := func(text string) func() bool {
+		return func() bool {
+			return get(b, chromedp.Evaluate[bool](look)) && strings.Contains(get(b, chromedp.Evaluate[string]("document.body.innerText")), text)
+		}
+	}
+	controltest.Eventually(t, "the suspension is on the page", shows("seen by and by"))
+	w.Sessions.Each(func(string, []byte) []byte { return nil })
+	controltest.Eventually(t, "the page says that it is old", shows("not kept up to date any more"))
+	if !get(b, chromedp.Evaluate[bool]("window.notLoadedAgain === true")) {
+		t.Error("the page was loaded again")
+	}
+	for _, f := range b.faults() {
+		t.Error(f)
+	}
+}
