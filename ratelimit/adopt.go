@@ -216,7 +216,7 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := &a.sync
-	s.inflight = false
+	s.inflight, s.kept = false, 0
 	if a.dead {
 		return
 	}
@@ -250,7 +250,7 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	}
 	a.rest = r.Rest
 	s.fleet, s.others, s.free, s.room = r.Demand, max(r.Demand-it.Demand, 0), r.Free, r.Room
-	if r.Short {
+	if s.shortage = r.Short; r.Short {
 		s.recalled = true
 	}
 	s.starved = a.limit.Kind == Rate && s.steady > 0 && float64(a.Rate) < shortOf*min(float64(r.Target), s.steady)
@@ -293,7 +293,7 @@ func (s *accountSync) pace(kind Kind, it *Item, r *ItemReply, now time.Duration)
 	s.notBefore, s.askedBy = now+wait, s.demand
 }
 
-// reserve is how many tokens the account should hold while nobody is short: half
+// reserve is how many tokens the account should hold while nobody is short: most
 // of its part, by demand, of all that is left, so that bursts are met here and
 // the pool may go away.
 func (l *Limiter) reserve(a *account, want float64) float64 {
@@ -301,7 +301,7 @@ func (l *Limiter) reserve(a *account, want float64) float64 {
 	if a.limit.Kind != Rate || s.fleet <= 0 {
 		return want
 	}
-	return max(want, (a.level+float64(a.rest))/2*min(s.steady/float64(s.fleet), 1))
+	return max(want, (a.level+float64(a.rest))*reservePart*min(s.steady/float64(s.fleet), 1))
 }
 
 // chunk is how many tokens of a calendar quota the account should hold, of which

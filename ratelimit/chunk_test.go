@@ -102,6 +102,53 @@ func TestTheChunkOfADeadSidecarComesBack(t *testing.T) {
 	})
 }
 
+// Five sidecars spend a quota, and one of them is killed in the midst of it, or
+// when it is almost gone. What passes in the day is the quota but for what the
+// dead one had open and unspent, which is small, and smaller near the end.
+func TestAKilledSidecarCostsAQuotaItsOpenPartOnly(t *testing.T) {
+	const amount, sidecars = 40_000, 5
+	for _, c := range []struct {
+		name        string
+		killAt, max int // when so many have passed; what may be lost
+	}{
+		{"in the midst", amount / 2, 1000}, // four seconds of its calls, of which 200 come a second
+		{"near the end", amount - 600, 150},
+		{"at the end", amount - 60, 15},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				crew := startCrew(t, sidecars)
+				defer crew.end()
+				limits := make([]*rl.Limit, sidecars)
+				for i := range limits {
+					limits[i] = &rl.Limit{ID: "day", Version: 1, Kind: rl.QuotaDay, Amount: amount}
+				}
+				passed, lost, from := 0, int64(-1), 0
+				for idle := 0; idle < 300; {
+					n := 0
+					for i := from; i < sidecars; i++ {
+						n += crew.spend(i, 1, limits[i])
+					}
+					if passed += n; lost < 0 && passed >= c.killAt {
+						lost = rl.Opened(crew.nodes[0], "day") / rl.Micro
+						crew.kill(0)
+						from = 1
+					}
+					if idle++; n > 0 {
+						idle = 0
+					} else {
+						time.Sleep(time.Second) // until the lease of the dead one has lapsed
+					}
+				}
+				t.Logf("%d of %d passed; %d were open in the hands of the dead one", passed, amount, lost)
+				if passed > amount || int64(passed) < amount-lost-1 || lost > int64(c.max) {
+					t.Errorf("%d of %d passed, %d of them lost with what was open; at most %d may be", passed, amount, lost, c.max)
+				}
+			})
+		})
+	}
+}
+
 // A large quota nobody has used for a while meets the load that comes at once:
 // part of it stayed where it was last used.
 func TestALargeQuotaIsThereAfterAPause(t *testing.T) {

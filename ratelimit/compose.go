@@ -103,7 +103,7 @@ func (s *accountSync) scan(kind Kind, now time.Duration) {
 	}
 	s.follow(kind, n, dt, now, span)
 	if now-s.lastUse >= idleAfter {
-		s.demand, s.steady, s.firstUse = 0, 0, 0
+		s.demand, s.steady, s.firstUse, s.nagged = 0, 0, 0, false
 	}
 }
 
@@ -150,10 +150,15 @@ func ewma(old, n float64, dt, span time.Duration) float64 {
 	return old*f + n/dt.Seconds()*(1-f)
 }
 
-// lot is how many tokens of a rate are worth a request to the pool.
+// lot is how many tokens of a rate are worth a request to the pool: fewer where
+// every one of them is waited for.
 func (a *account) lot() float64 {
 	t := a.limit.Total()
-	return max(min(float64(t.Rate)*lotTime.Seconds(), float64(t.Cap)/50), Micro)
+	n := float64(t.Rate) * lotTime.Seconds()
+	if a.sync.fleet > t.Rate {
+		n = min(n, float64(a.sync.fleet)*lotShort.Seconds())
+	}
+	return max(min(n, float64(t.Cap)/lotPart), Micro)
 }
 
 // room is how much empty capacity the account needs for what it refills
@@ -161,8 +166,15 @@ func (a *account) lot() float64 {
 func (a *account) room() int64 {
 	room := max(float64(a.Rate)-a.sync.demand, 0)*headroom.Seconds() + a.lot()
 	if s := &a.sync; s.fleet > 0 && s.steady > 0 {
-		// Capacity that is empty is of use to those who refill it only.
-		room = max(room, float64(a.limit.Total().Cap)*roomPart*min(s.steady/float64(s.fleet), 1)-a.level)
+		// Capacity that is empty is of use to those who refill it only. When more is
+		// asked for than the rate, they share what is missing: who has no room loses
+		// what it would refill.
+		total, part := a.limit.Total(), min(s.steady/float64(s.fleet), 1)
+		most := float64(total.Cap)*roomPart*part - a.level
+		if s.fleet > total.Rate {
+			most = min(most, (float64(total.Cap)-a.level-float64(a.rest))*roomMissing*part)
+		}
+		room = max(room, most)
 	}
 	return int64(room)
 }
@@ -184,7 +196,7 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	case a.limit.Kind.Calendar():
 		want = l.chunk(a, want)
 		open = max(open, math.Floor(want/chunkOpen/Micro)*Micro)
-	case !idle && !s.recalled:
+	case !idle && !s.recalled && !s.shortage:
 		want = l.reserve(a, want)
 	}
 	low := max(l.wanted(a)/2, want/4)
@@ -211,7 +223,7 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 		// have lent their places, and then says so.
 		it.Held.Cap = over
 	}
-	s.over, a.over = it.Held.Cap-a.Cap, 0
+	s.over, a.over, s.kept, s.lapses = it.Held.Cap-a.Cap, 0, it.Into, a.lapses
 	a.settleOpen(&it, open)
 	it.Demand = int64(s.steady)
 	it.Level, it.Spent = max(int64(a.available()), 0), a.spent
@@ -289,9 +301,18 @@ func (a *account) surplus(it *Item, want float64, now time.Duration, idle bool) 
 	case s.recalled:
 		if s.fleet > 0 {
 			target := float64(it.Total.Rate) * min(s.steady/float64(s.fleet), 1)
-			g.rate = max(a.Rate-int64(target*1.02), 0)
+			if g.rate = max(a.Rate-int64(target*1.02), 0); float64(g.rate) < min(rateLot*float64(a.Rate), float64(it.Total.Rate)/50) {
+				g.rate = 0 // should the answer get lost, so does the rate
+			}
 		}
-		g.tokens = spare
+		if g.tokens = spare; it.Kind == Rate && level < want+a.lot()*2/3 {
+			g.tokens = 0
+		}
+	case a.wastes(now):
+		// What refills a full bucket is for those whose buckets are not.
+		if g.rate = max(a.Rate-int64(s.demand), 0); level > want+a.lot() {
+			g.tokens = spare
+		}
 	case !a.standing && it.Kind == Rate && (s.room > 0 || s.free < it.Total.Cap/20) && level > want+a.lot():
 		g.tokens = spare
 	case !a.standing && it.Kind != Rate && level > 2*want+2*Micro && now-s.last >= 250*time.Millisecond:
@@ -306,6 +327,14 @@ func (a *account) overflows() bool {
 	s := &a.sync
 	return !a.standing && a.limit.Kind == Rate && s.free <= s.room && float64(a.rest)+a.level < 0.95*float64(a.limit.Total().Cap) &&
 		a.level+(float64(a.Rate)-s.demand)*2*tick.Seconds() > float64(a.Cap)
+}
+
+// wastes tells whether the bucket is full while the whole is not, and more is
+// asked for than its rate.
+func (a *account) wastes(now time.Duration) bool {
+	s, total := &a.sync, a.limit.Total()
+	return !a.standing && a.limit.Kind == Rate && float64(s.fleet) > 1.05*float64(total.Rate) && now-s.last >= backoffMin &&
+		float64(a.rest)+a.level < 0.95*float64(total.Cap) && a.level+(float64(a.Rate)-s.demand)*tick.Seconds() > float64(a.Cap)
 }
 
 // due tells whether it is time to speak of an account.
@@ -362,11 +391,12 @@ func (l *Limiter) giveBack(a *account, it *Item, want float64, g gift, idle bool
 			room = 0
 		}
 		// Empty capacity is of use to whoever refills.
-		if empty := a.Cap - int64(math.Ceil(a.level)); empty > room+room/2 {
+		if empty := a.Cap - int64(math.Ceil(a.level)); float64(empty) > float64(room)*roomSlack {
 			a.Cap -= empty - room
 		}
 		if !idle {
 			it.AskCap = max(room-(a.Cap-int64(a.level)), 0)
+			a.sync.target = a.level + float64(room)
 		}
 	case Concurrency:
 		a.Cap -= g.tokens
@@ -382,7 +412,7 @@ func (l *Limiter) giveBack(a *account, it *Item, want float64, g gift, idle bool
 func (l *Limiter) ask(a *account, it *Item, want float64, now time.Duration) {
 	s := &a.sync
 	if now-s.lastAsk < 2*ahead {
-		s.asks = min(s.asks+1, 3)
+		s.asks = min(s.asks+1, asksMax)
 	} else {
 		s.asks = 0
 	}
@@ -392,6 +422,13 @@ func (l *Limiter) ask(a *account, it *Item, want float64, now time.Duration) {
 		n = math.Ceil(n/Micro) * Micro
 	}
 	it.Ask = min(max(int64(n), Micro), it.Total.Cap)
+	if it.Kind == Rate {
+		// As far as capacity is here they come without any. It is kept empty until the
+		// answer comes; more than half of it would lose too much should none come.
+		empty := a.Cap - int64(math.Ceil(a.level))
+		it.Into = max(min(a.Cap+it.Ask-int64(s.target), empty/2, it.Ask), 0)
+		a.Cap -= it.Into
+	}
 }
 
 // nag tells whether others are to be asked: they may hold what the pool does not
@@ -402,6 +439,11 @@ func (a *account) nag(asks bool, now time.Duration) bool {
 	if !a.limit.Kind.Calendar() { // of a quota everything counts in the end
 		others -= int64(2 * float64(s.fleet) * ahead.Seconds())
 		worth = max(a.limit.Total().Cap/20, Micro)
+	}
+	if total := a.limit.Total(); asks && !s.nagged && a.limit.Kind == Rate && total.Rate >= crowdMin && others > total.Cap/4 && max(float64(s.fleet), s.demand) > crowded*float64(total.Rate) {
+		// It comes into use: what refills the full buckets of the quiet ones is lost.
+		s.nagged, s.lastNag = true, now
+		return true
 	}
 	if !s.starved && !(asks && s.dry && others >= worth) || now-s.lastNag < max(2*s.backoff, 4*backoffMin) {
 		return false

@@ -92,6 +92,7 @@ type Item struct {
 	Demand int64 // requests it was asked for, in millionths a second
 	Ask    int64 // tokens wanted, with the capacity for them
 	AskCap int64 // empty capacity wanted besides
+	Into   int64 // of Held, what is kept empty for the tokens asked for
 	// Nag: others are to be asked for what they do not need.
 	Nag bool
 	// Idle: nobody uses this limit here; the bucket is full.

@@ -41,7 +41,7 @@ type Options struct {
 const (
 	tick         = 20 * time.Millisecond  // between looks at the accounts in use
 	gapMin       = 4 * time.Millisecond   // between two requests
-	ahead        = 60 * time.Millisecond  // how much demand a share should hold tokens for
+	ahead        = 40 * time.Millisecond  // how much demand a share should hold tokens for
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
 	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
 	chunkOpen    = 8                      // of such a chunk, one in so many is open without use
@@ -53,11 +53,20 @@ const (
 	steadySpan   = 4 * time.Second         // over which the part of the rate follows demand
 	apart        = 1.25                    // of the average: demand is elsewhere
 	fallingSpan  = 1100 * time.Millisecond // and has been less for so long
-	roomPart     = 0.8                     // of the whole capacity that those who refill hold by their parts
+	roomPart     = 0.95                    // of the whole capacity that those who refill hold by their parts
+	roomMissing  = 1.5                     // parts of what is missing from the whole, where all cannot have room
+	roomSlack    = 1.1                     // of that room: what is beyond goes back
+	reservePart  = 0.7                     // of what is left is held by those who spend it, by their parts
 	shortOf      = 0.8                     // of its part of the rate: who holds less is short
 	risingSpan   = 500 * time.Millisecond  // or more for so long
-	lotTime      = 20 * time.Millisecond   // of the whole rate: what is worth giving back
-	backoffMin   = 50 * time.Millisecond
+	rateLot      = 0.1                     // of its part of the rate: what is worth giving back
+	lotTime      = 20 * time.Millisecond   // of the whole rate: what is worth giving back of tokens
+	lotShort     = 6 * time.Millisecond    // of what is asked for, where that is more than the rate
+	lotPart      = 50                      // and of the whole capacity, one in so many
+	crowded      = 0.35                    // of the whole rate, asked for: those who are quiet are called at once
+	crowdMin     = 100 * Micro             // for the sake of smaller rates nobody is
+	asksMax      = 1                       // doublings of what is asked for in a row
+	backoffMin   = 20 * time.Millisecond
 	backoffMax   = 800 * time.Millisecond
 	probeEvery   = 100 * time.Millisecond // while the pool is away
 	itemsMax     = 256
@@ -85,6 +94,10 @@ type accountSync struct {
 	told      int64 // demand in the last request
 	scanned   time.Duration
 	lastUse   time.Duration
+	nagged    bool          // the others were called when the limit came into use
+	target    float64       // the capacity that it should hold, as of the last item
+	kept      int64         // capacity kept empty for the tokens an item asked for
+	lapses    uint64        // of the lease, as of that item
 	opened    int64         // what was open when the item was sent
 	over      int64         // what the item said is held beyond the account's share
 	last      time.Duration // when the last request that mentions it was sent
@@ -98,6 +111,7 @@ type accountSync struct {
 	others    int64      // of the fleet but for this sidecar, as of the last answer
 	free      int64      // the pool's tokens
 	room      int64      // and its empty capacity
+	shortage  bool       // somebody has less than it should
 	dry       bool       // the last answer gave less than asked
 	starved   bool       // or the rate is less than the part of demand
 	subjects  [][16]byte // to be told
@@ -415,6 +429,10 @@ func (l *Limiter) lost(req *Request, asked []*account) {
 	for i, a := range asked {
 		a.mu.Lock()
 		a.sync.inflight, a.sync.changed = false, true
+		if a.lapses == a.sync.lapses && a.limit.Version == req.Items[i].Version {
+			a.Cap += a.sync.kept // no answer will fill it
+		}
+		a.sync.kept = 0
 		if a.period == req.Items[i].Period {
 			sent := req.Items[i].Subjects
 			a.sync.again += len(sent)

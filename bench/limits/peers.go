@@ -78,7 +78,7 @@ func runPeer(design int, socket, redisAddr, file string) error {
 	case chunked:
 		p.d = &chunks{shared: base}
 	case reported:
-		r := &reporter{shared: base}
+		r := &reporter{shared: base, level: float64(s.Burst), at: time.Now()}
 		go r.run(context.Background()) // until the process is killed
 		p.d = r
 	default:
@@ -127,7 +127,8 @@ type chunks struct {
 	mu     sync.Mutex
 	window int64
 	left   int
-	dry    int64
+	dry    int64     // the window of which nothing is left
+	away   time.Time // until then Redis is not asked again
 }
 
 const chunk = 50
@@ -139,12 +140,13 @@ func (d *chunks) decide(ctx context.Context) bool {
 	if d.window != w {
 		d.window, d.left = w, 0
 	}
-	if d.left == 0 && d.dry != w {
+	if d.left == 0 && d.dry != w && time.Now().After(d.away) {
 		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
 		n, err := d.rdb.IncrBy(ctx, fmt.Sprint("chunk:", w), chunk).Result()
 		switch {
 		case err != nil:
+			d.away = time.Now().Add(100 * time.Millisecond)
 		case n <= int64(d.s.Rate):
 			d.left = chunk
 		default:
@@ -158,43 +160,43 @@ func (d *chunks) decide(ctx context.Context) bool {
 	return true
 }
 
-// reporter counts locally and adds up with the others once a second, as
-// gateways do that synchronise their counters: a sliding window of one second,
-// the last second's count weighed by how much of it lies within.
+// reporter spends from its own copy of the one bucket, and once a second tells
+// what it spent and takes over what the bucket is at by then, as gateways do
+// that synchronise their counters: in between nobody knows of the others, so
+// that together they overdraw it, and then refuse until that is paid back.
+// Without Redis it goes on with its copy.
 type reporter struct {
 	shared
-	mu   sync.Mutex
-	seen [2]windowCount // of the second that runs, and of the one before
+	mu    sync.Mutex
+	level float64 // of the copy; below zero what was spent beyond the bucket
+	at    time.Time
+	mine  int // spent since the last report
 }
 
-// windowCount is what is known of one second.
-type windowCount struct {
-	second int64
-	fleet  int64 // as of the last report
-	mine   int64 // since then
-}
+var reportScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] + t[2] / 1000000
+local rate, burst, spent = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local b = redis.call('HMGET', KEYS[1], 'level', 'at')
+local level = math.min((tonumber(b[1]) or burst) + (now - (tonumber(b[2]) or now)) * rate, burst) - spent
+redis.call('HSET', KEYS[1], 'level', string.format('%.3f', level), 'at', string.format('%.6f', now))
+return string.format('%.3f', level)`)
 
-// turn moves on to the second that runs. The caller holds mu.
-func (d *reporter) turn(now time.Time) (part float64) {
-	if s := now.Unix(); d.seen[0].second != s {
-		d.seen[1] = windowCount{}
-		if d.seen[0].second == s-1 {
-			d.seen[1] = d.seen[0]
-		}
-		d.seen[0] = windowCount{second: s}
-	}
-	return 1 - float64(now.Nanosecond())/1e9
+// refill lets time pass in the copy. The caller holds mu.
+func (d *reporter) refill() {
+	now := time.Now()
+	d.level = min(d.level+now.Sub(d.at).Seconds()*d.s.Rate, float64(d.s.Burst))
+	d.at = now
 }
 
 func (d *reporter) decide(context.Context) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	part := d.turn(time.Now())
-	count := float64(d.seen[0].fleet+d.seen[0].mine) + part*float64(d.seen[1].fleet+d.seen[1].mine)
-	if count+1 > d.s.Rate {
+	if d.refill(); d.level < 1 {
 		return false
 	}
-	d.seen[0].mine++
+	d.level--
+	d.mine++
 	return true
 }
 
@@ -208,27 +210,18 @@ func (d *reporter) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		d.mu.Lock()
-		d.turn(time.Now())
-		told := d.seen
+		told := d.mine
 		d.mu.Unlock()
-		for _, w := range told { // one call for each second; what is told late is told
-			if w.second == 0 {
-				continue
-			}
-			cctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-			total, err := d.rdb.IncrBy(cctx, fmt.Sprint("report:", w.second), w.mine).Result()
-			cancel()
-			if err != nil {
-				continue
-			}
-			d.mu.Lock()
-			for i := range d.seen {
-				if d.seen[i].second == w.second {
-					d.seen[i].fleet = total
-					d.seen[i].mine -= w.mine
-				}
-			}
-			d.mu.Unlock()
+		cctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		level, err := reportScript.Run(cctx, d.rdb, []string{"report"}, d.s.Rate, d.s.Burst, told).Float64()
+		cancel()
+		if err != nil {
+			continue // told with the next
 		}
+		d.mu.Lock()
+		d.refill()
+		d.mine -= told
+		d.level = level - float64(d.mine) // spent while it was told
+		d.mu.Unlock()
 	}
 }

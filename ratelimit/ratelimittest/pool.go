@@ -431,7 +431,7 @@ func (r *record) lend(e *entry, it *rl.Item, out *rl.ItemReply) (tokens int64) {
 	// it: while others have not said theirs that is too much. But with room to
 	// refill, what nobody holds would be lost.
 	due := out.Target
-	if r.room() < r.total.Cap/8 {
+	if r.room() < r.total.Cap/8 && it.Ask == 0 {
 		due = min(due, it.Demand+it.Demand/2)
 	}
 	rate := min(due-e.Rate, r.rate)
@@ -463,10 +463,11 @@ func (r *record) lend(e *entry, it *rl.Item, out *rl.ItemReply) (tokens int64) {
 		room = min(max(want, 0), r.room())
 	}
 	e.Rate += rate
-	e.Cap += tokens + room
+	more := max(tokens-it.Into, 0) + room // tokens come into what is kept empty for them
+	e.Cap += more
 	e.level += tokens
 	e.idle = e.idle && rate == 0 && tokens+room == 0
-	r.rate, r.cap, r.tok = r.rate-rate, r.cap-tokens-room, r.tok-tokens
+	r.rate, r.cap, r.tok = r.rate-rate, r.cap-more, r.tok-tokens
 	r.level += tokens
 	return tokens
 }
@@ -488,12 +489,12 @@ func (p *Pool) shortage(key rl.HotLimit, r *record, tenure uint64, e *entry, it 
 		if i < 0 {
 			r.short = append(r.short, tenure)
 		}
-		if it.Nag {
-			p.notify(rl.Notice{ID: key.ID, Period: key.Period, Epoch: r.epoch, Kind: r.kind, Version: r.version, Total: r.total, Demand: r.demand})
-			p.ring(rl.Hint{ID: key.ID, Period: key.Period, Demand: r.demand})
-		}
 	case i >= 0:
 		r.short = slices.Delete(r.short, i, i+1)
+	}
+	if it.Nag {
+		p.notify(rl.Notice{ID: key.ID, Period: key.Period, Epoch: r.epoch, Kind: r.kind, Version: r.version, Total: r.total, Demand: r.demand})
+		p.ring(rl.Hint{ID: key.ID, Period: key.Period, Demand: r.demand})
 	}
 }
 

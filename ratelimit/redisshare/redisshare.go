@@ -123,7 +123,7 @@ func bit(b bool) int {
 
 func (p *Pool) pack(req *rl.Request) (keys []string, args []any) {
 	keys = append(make([]string, 0, 3+2*len(req.Items)), p.prefix+":fleet", p.prefix+":hot", p.prefix+":notices")
-	args = append(make([]any, 0, 16+16*len(req.Items)),
+	args = append(make([]any, 0, 16+17*len(req.Items)),
 		p.channel, req.Seat, req.Tenure, req.Beat, req.Parts, bit(req.Dead), bit(req.Leave), req.Notice, bit(req.Fleet), bit(req.Whole), req.Born/1000, p.exact, len(req.Claims)) // microseconds: Lua counts in 53 bits
 	for _, c := range req.Claims {
 		args = append(args, c.Tenure, c.Beat, bit(c.Gone))
@@ -134,7 +134,7 @@ func (p *Pool) pack(req *rl.Request) (keys []string, args []any) {
 		n := name(it.ID, it.Period)
 		keys = append(keys, p.prefix+":r:"+n, p.prefix+":s:"+n)
 		args = append(args, it.ID, dash(it.Period), int(it.Kind), it.Version, it.Total.Rate, it.Total.Cap,
-			it.Held.Rate, it.Held.Cap, it.Returned, it.Spent, it.Level, it.Demand, it.Ask, it.AskCap,
+			it.Held.Rate, it.Held.Cap, it.Returned, it.Spent, it.Level, it.Demand, it.Ask, it.AskCap, it.Into,
 			bit(it.Standing)+2*bit(it.Nag)+4*bit(it.Idle), it.Open, it.Again, len(it.Subjects))
 		for j := range it.Subjects {
 			args = append(args, it.Subjects[j][:])

@@ -95,6 +95,7 @@ func (d *driver) item(s *driven) rl.Item {
 	it.Level, it.Open = part(it.Held.Cap), part(it.Held.Cap)
 	if d.r.IntN(3) > 0 {
 		it.Demand, it.Ask, it.AskCap = int64(d.r.IntN(200))*rl.Micro, int64(d.r.IntN(40))*rl.Micro/2, int64(d.r.IntN(20))*rl.Micro
+		it.Into = min(it.Ask, part(it.Held.Cap))
 	} else {
 		it.Idle = d.r.IntN(2) == 0
 	}

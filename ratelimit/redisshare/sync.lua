@@ -309,7 +309,7 @@ local function lend(r, e, it)
   local target = e.rate
   if r.demand > 0 and it.demand > 0 then target = floor(r.rate * (it.demand / r.demand)) end
   local due = target
-  if free(r) < floor(r.cap / 8) then due = min(due, it.demand + floor(it.demand / 2)) end
+  if free(r) < floor(r.cap / 8) and it.ask == 0 then due = min(due, it.demand + floor(it.demand / 2)) end
   local rate = min(due - e.rate, r.frate)
   if it.idle and r.demand == 0 and free(r) > 0 and r.kind == RATE then rate = r.frate end
   rate = max(rate, 0)
@@ -327,9 +327,10 @@ local function lend(r, e, it)
     if rate > 0 and it.idle then want = free(r) end
     room = min(max(want, 0), free(r))
   end
-  e.rate, e.cap, e.level = e.rate + rate, e.cap + tokens + room, e.level + tokens
+  local more = max(tokens - it.into, 0) + room -- tokens come into what is kept empty for them
+  e.rate, e.cap, e.level = e.rate + rate, e.cap + more, e.level + tokens
   if rate > 0 or tokens + room > 0 then e.state = 0 end
-  r.frate, r.fcap, r.tok, r.level = r.frate - rate, r.fcap - tokens - room, r.tok - tokens, r.level + tokens
+  r.frate, r.fcap, r.tok, r.level = r.frate - rate, r.fcap - more, r.tok - tokens, r.level + tokens
   return tokens, target
 end
 
@@ -343,12 +344,12 @@ local function shortage(r, e, it, granted)
   end
   if short then
     if not at then r.q[#r.q + 1] = tenure end
-    if it.nag then
-      notify(int(r.epoch) .. ' ' .. it.id .. ' ' .. it.period .. ' 0 ' .. int(r.kind) .. ' ' .. int(r.version) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.demand))
-      ring('R ' .. it.id .. ' ' .. it.period .. ' ' .. int(r.demand))
-    end
   elseif at then
     table.remove(r.q, at)
+  end
+  if it.nag then
+    notify(int(r.epoch) .. ' ' .. it.id .. ' ' .. it.period .. ' 0 ' .. int(r.kind) .. ' ' .. int(r.version) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.demand))
+    ring('R ' .. it.id .. ' ' .. it.period .. ' ' .. int(r.demand))
   end
 end
 
@@ -438,7 +439,7 @@ else
   local n = tonumber(arg())
   local gen = tonumber(n > 0 and redis.call('HGET', fleet, 'g') or '0') or 0
   for i = 1, n do
-    local it = {id = arg(), period = arg(), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg())}
+    local it = {id = arg(), period = arg(), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg()), into = tonumber(arg())}
     local flags = tonumber(arg())
     it.open, it.again = tonumber(arg()), tonumber(arg())
     local subjects = tonumber(arg())
