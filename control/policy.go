@@ -18,6 +18,8 @@ type Signals struct {
 	// Share is a product's share of the traffic in percent, negative where nobody
 	// knows.
 	Share func(product string) float64
+	// Names finds the subscriptions that signals are about. Nil finds none.
+	Names *policy.Names
 	// Fields are the calls allowed in the last four weeks and what they lacked, of
 	// one product or, for "", of all; ok is false when nobody knows yet.
 	Fields func(product string) (all []anomaly.FieldTally, ok bool)
@@ -106,11 +108,11 @@ type signalView struct {
 	Reasons   []string      `json:"reasons"`
 }
 
-func viewSignal(v *registry.View, s *anomaly.Signal) signalView {
+func (s *server) viewSignal(v *registry.View, x *anomaly.Signal) signalView {
 	out := signalView{
-		Subject: policy.Caller{Kind: s.Subject.Kind.String(), ID: s.Subject.ID}, ProductID: policy.FactsOf(v, s.Subject).Product,
-		Signal: s.Name.String(), At: registry.At(s.At), Value: s.Value, Words: s.Name.Words(), P: s.P, Surprise: s.Surprise(), Newcomer: s.Newcomer,
-		Text: s.Text(), Reasons: s.Reasons,
+		Subject: policy.Caller{Kind: x.Subject.Kind.String(), ID: x.Subject.ID}, ProductID: s.signals.Names.FactsOf(v, x.Subject).Product,
+		Signal: x.Name.String(), At: registry.At(x.At), Value: x.Value, Words: x.Name.Words(), P: x.P, Surprise: x.Surprise(), Newcomer: x.Newcomer,
+		Text: x.Text(), Reasons: x.Reasons,
 	}
 	if out.Reasons == nil {
 		out.Reasons = []string{}
@@ -149,7 +151,7 @@ func (s *server) signalsFor(c *call) ([]signalView, error) {
 	}
 	out := make([]signalView, 0, len(latest))
 	for i := range latest {
-		v := viewSignal(c.view, &latest[i])
+		v := s.viewSignal(c.view, &latest[i])
 		if c.actor.Staff() || latest[i].Name != anomaly.SignalProtected && v.ProductID != "" && mayKnowProduct(c, c.view.Product(v.ProductID)) {
 			out = append(out, v)
 		}
@@ -309,7 +311,7 @@ func (s *server) previewPolicy(c *call, in *previewPolicyBody) (answer, error) {
 	if share == nil {
 		share = func(string) float64 { return -1 }
 	}
-	trial := policy.NewTrial(rule, func(x anomaly.Subject) policy.Facts { return policy.FactsOf(c.view, x) }, share)
+	trial := policy.NewTrial(rule, func(x anomaly.Subject) policy.Facts { return s.signals.Names.FactsOf(c.view, x) }, share)
 	if err := s.signals.Each(c.r.Context(), from, to, func(x anomaly.Signal) bool { trial.See(x); return true }); err != nil {
 		return answer{}, unavailable(err)
 	}

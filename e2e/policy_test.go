@@ -143,6 +143,7 @@ func TestPolicyFromTrafficToRefusalAndBack(t *testing.T) {
 	api(op2, "POST", "/v1/suspensions/"+slow.Suspension+"/lift?wait=true", map[string]any{"reason": "it was a test"}, nil)
 	s.deny(t, slowed, person)
 	s.lacks(t, slowed)
+	s.stopSubscription(t)
 	if out, code := s.cli(t, "policy", "list"); code != 0 || !strings.Contains(out, "enforced") || !strings.Contains(out, "shadow") {
 		t.Errorf("%d: %s", code, out)
 	}
@@ -199,6 +200,51 @@ func (s *stack) deny(t *testing.T, product, person string) {
 	command(s.info.OperatorToken, "POST", "/relax", map[string]any{"reason": "enough"})
 	eventually(t, 30*time.Second, "the sidecars follow back", func() bool { return call(all[0]).status == 200 })
 	expect("put back", false)
+}
+
+// stopSubscription has a policy stop one client's subscription, and nothing else
+// of the product: neither its calls for others nor those of its other software IDs.
+func (s *stack) stopSubscription(t *testing.T) {
+	t.Helper()
+	const ssid, client, product = "0000300001", "56000001313", "FP-1003"
+	command := func(token, method, path string, body any) {
+		t.Helper()
+		if status := s.api(t, token, method, "/v1/policies/one-client"+path, body, nil); status != 200 {
+			t.Fatalf("%s %s: %d", method, path, status)
+		}
+	}
+	command(s.info.OperatorToken, "PUT", "", map[string]any{
+		"purpose": "a test", "when": map[string]any{"signals": []string{"protected-client"}, "subjects": []string{"subscription"}, "products": []string{product}},
+		"then": map[string]any{"do": "suspend", "for_minutes": 60, "max_traffic_percent": 100, "max_products": 10},
+	})
+	command(s.info.OperatorToken, "POST", "/enforce", map[string]any{"reason": "tried"})
+	command(s.info.Operator2Token, "POST", "/enforce", map[string]any{"reason": "seen"})
+	var p struct{ Owner string }
+	if status := s.api(t, s.info.OperatorToken, "GET", "/v1/products/"+product, nil, &p); status != 200 {
+		t.Fatal(status)
+	}
+	call := func(edit func(map[string]any)) reply {
+		return s.get(t, "POST", verify, s.token(t, func(c map[string]any) {
+			c["client_id"], c["sub"], c["abn"] = "fp-1003-prod", "fp-1003-prod", p.Owner
+			edit(c)
+		}), http.Header{"Content-Type": {"application/json"}}, strings.NewReader(`{"tfn":"220115957"}`))
+	}
+	one := func(c map[string]any) { c["software_id"], c["client_abn"] = ssid, client }
+	var last reply
+	eventually(t, 150*time.Second, "the subscription is stopped", func() bool {
+		last = call(one)
+		return last.status == 403 && last.code() == "anomaly-suspended"
+	})
+	eventually(t, 30*time.Second, "its product goes on", func() bool {
+		return call(func(c map[string]any) { delete(c, "software_id"); delete(c, "client_abn") }).status == 200
+	})
+	var all []struct {
+		Subject   struct{ Kind, ID string }
+		Automatic bool
+	}
+	if status := s.api(t, s.info.OperatorToken, "GET", "/v1/suspensions?active=true&limit=100&kind=subscription", nil, &all); status != 200 || len(all) != 1 || all[0].Subject.ID != ssid || !all[0].Automatic {
+		t.Errorf("%d %+v", status, all)
+	}
 }
 
 // lacks: the calls said neither their version nor, of the person in the path,

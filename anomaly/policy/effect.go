@@ -44,6 +44,16 @@ type Spread struct {
 	Of     int     `json:"of"`
 }
 
+// MedianText is the median in words, such as 1m30s.
+func (s *Spread) MedianText() string { return secondsText(s.Median) }
+
+// MostText is the longest in words.
+func (s *Spread) MostText() string { return secondsText(s.Most) }
+
+func secondsText(s float64) string {
+	return (time.Duration(s * float64(time.Second))).Round(time.Second).String()
+}
+
 // Measure makes an Effect of a policy's alarms. contained tells when the
 // incident of an alarm was contained, not set when it was not.
 func Measure(policy string, alarms func(yield func(*Alarm) bool), contained func(incident string) registry.Time) Effect {

@@ -24,7 +24,9 @@ type Engine struct {
 	// Keep keeps signals, so that proposed policies can be tried on them. Nil
 	// keeps none.
 	Keep func(ctx context.Context, s []anomaly.Signal) error
-	Log  *slog.Logger
+	// Names finds the subscriptions that signals are about. Nil finds none.
+	Names *Names
+	Log   *slog.Logger
 
 	queue   chan anomaly.Signal
 	once    sync.Once
@@ -143,7 +145,7 @@ func (e *Engine) see(ctx context.Context, s anomaly.Signal) {
 		e.fail(ctx, "policies not read", err)
 		return
 	}
-	for _, m := range e.rules.See(s, FactsOf(view, s.Subject)) {
+	for _, m := range e.rules.See(s, e.Names.FactsOf(view, s.Subject)) {
 		e.act(ctx, &m)
 	}
 }

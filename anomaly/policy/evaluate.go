@@ -16,9 +16,12 @@ type Facts struct {
 	Owner   registry.ABN
 	State   registry.CertState
 	Risk    registry.Risk // of the riskiest service it may call in production
+	// Subscription is the SSID, of a subscription whose name is known.
+	Subscription string
 }
 
-// FactsOf looks a subject up in the register. Of a network there are none.
+// FactsOf looks a subject up in the register. Of a network there are none, nor of
+// a subscription; see Names.
 func FactsOf(v *registry.View, s anomaly.Subject) Facts {
 	id := s.ID
 	switch s.Kind {
@@ -191,6 +194,8 @@ func (m *Match) Target() (registry.SubjectRef, bool) {
 		return registry.SubjectRef{}, false
 	case m.Active.Rule.Then.On == "product", m.Subject.Kind == anomaly.Product:
 		return product, true
+	case m.Facts.Subscription != "":
+		return registry.SubjectRef{Kind: registry.KindSubscription, ID: m.Facts.Subscription}, true
 	case m.Subject.Kind == anomaly.ClientApp:
 		return registry.SubjectRef{Kind: registry.KindClientApp, ID: m.Subject.ID}, true
 	}

@@ -123,9 +123,9 @@ func TestRulesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	r := Rule{Condition{Subjects: []string{"subscription"}}, Countermeasure{Do: Suspend, Minutes: 5}}
-	if err := r.Check(""); err == nil || !strings.Contains(err.Error(), "/then/on") {
-		t.Errorf("a measure against a hash: %v", err)
+	r := Rule{Condition{Subjects: []string{"network"}}, Countermeasure{Do: Suspend, Minutes: 5}}
+	if err := r.Check(""); err == nil || !strings.Contains(err.Error(), "/then/do") {
+		t.Errorf("a measure against a network: %v", err)
 	}
 	good := Rule{Condition{Signals: []string{"persons-hour"}, Surprise: 4}, Countermeasure{Do: Throttle, Minutes: 60, Rate: 5}}
 	if err := good.Check(""); err != nil {

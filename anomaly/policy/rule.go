@@ -75,8 +75,9 @@ func Actions() []Do { return []Do{Observe, Deny, Throttle, Restrict, Suspend} }
 type Countermeasure struct {
 	Do Do `json:"do"`
 	// On is whom it is done to: the subject of the signals (""), or product, its
-	// product. Of a subscription or a network nothing is known in the register
-	// but their product, if any: there, every action but observe needs product.
+	// product. Of a network nothing is known in the register: it is only observed.
+	// A subscription is known where the control plane holds the subject key;
+	// elsewhere a person is asked.
 	On string `json:"on,omitempty"`
 	// Minutes is for how long: at most 240, the longest without a second person.
 	Minutes int `json:"for_minutes,omitempty"`
@@ -177,13 +178,6 @@ func (a *Countermeasure) check(pointer string, c *Condition) error {
 		add("/for_minutes", "observing takes no time; leave it out")
 	case a.touches() && (a.Minutes < 1 || a.Minutes > MinutesMax):
 		add("/for_minutes", "say for how long, 1 to %d minutes; a second person may extend it", MinutesMax)
-	}
-	if a.touches() && a.On == "" {
-		for _, k := range c.Subjects {
-			if k == anomaly.Subscription.String() || k == anomaly.Network.String() {
-				add("/on", "a %s is known by a keyed hash only, which nothing can be done to; use on product, or observe", k)
-			}
-		}
 	}
 	if slices.Contains(c.Subjects, anomaly.Network.String()) && a.Do != Observe {
 		add("/do", "a network belongs to nobody in the register; it can only be observed")

@@ -101,6 +101,8 @@ type controlConfig struct {
 	Watch watchConfig `yaml:"watch"`
 	// SampleRegister fills an empty register with fictional entities. For the demo.
 	SampleRegister bool `yaml:"sample_register"`
+	// SamplePolicies enters policies to begin with, in shadow, where there are none.
+	SamplePolicies bool `yaml:"sample_policies"`
 	// SampleLimits limits the sample register's services as well, as the tier
 	// standard.
 	SampleLimits bool `yaml:"sample_limits"`
@@ -288,6 +290,9 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {
 		err := seed(gctx, register, ready, cfg, log)
+		if err == nil && cfg.SamplePolicies && gctx.Err() == nil {
+			_, err = policing.desk.Begin(gctx, registry.Actor{Name: "sample register", Permissions: registry.PermOperator}, policy.Starters(), registry.Meta{Reason: "the demo's first start"})
+		}
 		if err == nil {
 			close(seeded)
 		}

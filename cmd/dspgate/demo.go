@@ -405,10 +405,11 @@ func (d *demo) startControl(ctx context.Context) error {
 	cfg.StateDir = d.path("state")
 	cfg.AuditEvery = 2 * time.Second // so that it can be seen at work
 	cfg.Watch.ShadowLeast = time.Minute
+	cfg.Watch.SubjectKeyFile = d.subjectKey
 	cfg.Audit.KeyFile = d.path("key", "audit.key")
 	cfg.SignIn.Issuer, cfg.SignIn.PublicURL = d.info.SignIn, d.info.Control
 	cfg.SignIn.ClientID, cfg.SignIn.ClientSecretFile = consoleClientID, d.path("key", "console.secret")
-	cfg.SampleRegister, cfg.SampleLimits = true, d.o.sampleLimits
+	cfg.SampleRegister, cfg.SamplePolicies, cfg.SampleLimits = true, true, d.o.sampleLimits
 	cfg.SampleCredentials = d.path("client-certs")
 	c, err := d.startConfigured("control", "control", &cfg)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/anomaly/redisfleet"
+	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
+	"github.com/dspgate/dspgate/internal/config"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/incident"
 )
@@ -24,6 +27,7 @@ type policing struct {
 	engine *policy.Engine
 	watch  *redisfleet.Watch // nil when it is off
 	usage  *redisfleet.Usage
+	names  *policy.Names
 }
 
 func openPolicies(cfg watchConfig, register *registry.Register, incidents *incident.Desk, fleet *redisfleet.Fleet, usage *redisfleet.Usage, reg prometheus.Registerer, log *slog.Logger) (*policing, error) {
@@ -31,8 +35,11 @@ func openPolicies(cfg watchConfig, register *registry.Register, incidents *incid
 		return nil, usageError("watch.shadow_least: %v is below nothing", cfg.ShadowLeast)
 	}
 	p := &policing{fleet: fleet, usage: usage, desk: &policy.Desk{Register: register, Incidents: incidents, ShadowLeast: cmp.Or(cfg.ShadowLeast, 24*time.Hour)}}
-	p.engine = &policy.Engine{Desk: p.desk, Share: p.share, Keep: fleet.KeepSignals, Log: log}
 	var err error
+	if p.names, err = openNames(cfg.SubjectKeyFile); err != nil {
+		return nil, err
+	}
+	p.engine = &policy.Engine{Desk: p.desk, Share: p.share, Keep: fleet.KeepSignals, Names: p.names, Log: log}
 	if p.watch, err = newWatch(cfg, fleet, register, usage, p.engine, reg, log); err != nil {
 		return nil, err
 	}
@@ -45,6 +52,22 @@ func openPolicies(cfg watchConfig, register *registry.Register, incidents *incid
 	)
 }
 
+// openNames finds subscriptions by their hashes; none without the key.
+func openNames(keyFile string) (*policy.Names, error) {
+	if keyFile == "" {
+		return nil, nil
+	}
+	key, err := config.ReadSecret(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("watch.subject_key_file: %w", err)
+	}
+	hasher, err := authz.NewSubjectHasher(key)
+	if err != nil {
+		return nil, fmt.Errorf("watch.subject_key_file: %w", err)
+	}
+	return policy.NewNames(hasher.Sum), nil
+}
+
 // share is a product's share of the traffic, where this process watches.
 func (p *policing) share(product string) float64 {
 	if p.watch == nil {
@@ -55,7 +78,7 @@ func (p *policing) share(product string) float64 {
 
 // signals are what the API shows of them.
 func (p *policing) signals() control.Signals {
-	return control.Signals{Latest: p.fleet.LatestSignals, Each: p.fleet.EachSignal, Share: p.share, Fields: p.usage.Fields}
+	return control.Signals{Latest: p.fleet.LatestSignals, Each: p.fleet.EachSignal, Share: p.share, Names: p.names, Fields: p.usage.Fields}
 }
 
 // run watches, and acts, until ctx ends.

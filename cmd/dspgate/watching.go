@@ -57,6 +57,10 @@ type watchConfig struct {
 	// Zone is where the hours of the day and the week are counted. Default
 	// Australia/Sydney.
 	Zone string `yaml:"zone"`
+	// SubjectKeyFile is the sidecars' subject key. With it policies find the
+	// subscription that a signal is about and may stop it alone; without, a person
+	// is asked. Who holds it can find out whether a given person was asked about.
+	SubjectKeyFile string `yaml:"subject_key_file"`
 	// ShadowLeast is for how long a version of a policy must have been in shadow
 	// before two people may have it enforced. Default 24h.
 	ShadowLeast time.Duration `yaml:"shadow_least"`

@@ -199,6 +199,7 @@ func (c *console) routes() {
 	ecosystemPages(mine)
 	eventPages(mine)
 	signalPages(mine)
+	policyPages(mine)
 	open("GET /console", func(v *visit) error { return v.redirect(signin.PathHome) })
 	open("/", func(*visit) error { return &apiError{Status: http.StatusNotFound, Detail: "There is no such page."} })
 }

@@ -120,6 +120,8 @@ func staffNav(a registry.Actor, add func(string, ...navItem)) {
 		page("/console/lessons", "Lessons"))
 	add("Watching",
 		when(mayWatch(a), page("/console/signals", "Signals")),
+		when(mayWatch(a), page("/console/policies", "Policies")),
+		when(mayWatch(a), page("/console/missing-fields", "Missing fields")),
 		when(mayFollow(a), page("/console/live", "Live")))
 	add("Records",
 		when(a.Has(registry.PermAuditor), page("/console/changes", "Changes")),
@@ -139,6 +141,7 @@ func developerNav(a registry.Actor, add func(string, ...navItem)) {
 		when(a.Entity != 0, page("/console/threat-analyses", "Threat analyses")))
 	add("Calls",
 		page("/console/decisions", "Refused calls"),
+		when(a.Entity != 0, page("/console/missing-fields", "Missing fields")),
 		when(mayFollow(a), page("/console/live", "Live")))
 	add("Incidents",
 		page("/console/incidents", "Incidents"),

@@ -1,12 +1,46 @@
 package controltest
 
 import (
+	"context"
 	"time"
 
 	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/anomaly/policy"
+	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/registry"
 )
+
+// watched is what the watcher told, and what calls lacked.
+func (w *World) watched() control.Signals {
+	return control.Signals{
+		Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.Signals, nil },
+		Each: func(_ context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error {
+			for _, s := range w.Signals {
+				if !s.At.Before(from) && s.At.Before(to) && !visit(s) {
+					break
+				}
+			}
+			return nil
+		},
+		Share: func(string) float64 { return 1 },
+		Fields: func(product string) (all []anomaly.FieldTally, ok bool) {
+			for _, f := range w.Fields {
+				if product == "" || f.Product == product {
+					all = append(all, f)
+				}
+			}
+			return all, true
+		},
+	}
+}
+
+// Policy has an operator write a policy.
+func (w *World) Policy(id, purpose string, rule policy.Rule) {
+	w.t.Helper()
+	desk := &policy.Desk{Register: w.Register}
+	_, err := desk.Propose(w.t.Context(), registry.Actor{Name: "operator2@agency.example", Permissions: registry.PermOperator}, id, purpose, rule, registry.Meta{})
+	must(w.t, err)
+}
 
 // Alarm has a policy in shadow raise an alarm about a product, as the engine
 // would on a signal.

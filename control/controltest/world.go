@@ -79,7 +79,9 @@ type World struct {
 	Used func(*ratelimit.Limit) control.LimitUse
 	// Signals are what the watcher told, the latest first; set before anybody looks.
 	Signals []anomaly.Signal
-	Live    *live.Hub
+	// Fields are what calls lacked; set before anybody looks.
+	Fields []anomaly.FieldTally
+	Live   *live.Hub
 
 	t testing.TB
 }
@@ -139,7 +141,7 @@ func (w *World) front(store *registrytest.Memory, audit *translog.Log) (http.Han
 		return nil, err
 	}
 	api, err := control.New(control.Config{Register: w.Register, Assurance: desk, Casework: work, Incidents: incidents, Policies: &policy.Desk{Register: w.Register, Incidents: incidents}, Auth: auth, Log: log, Version: "test", Changes: store.Changes, Audit: audit, Live: w.Live,
-		Signals:   control.Signals{Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.Signals, nil }},
+		Signals:   w.watched(),
 		Uses:      w.uses,
 		Decisions: w.decisions()})
 	if err != nil {
