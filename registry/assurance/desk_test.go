@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,14 +36,20 @@ type world struct {
 	reg  *registry.Register
 	dir  *evidencedir.Dir
 	now  time.Time // of the desk's own clock
+
+	link  *registrytest.Link
+	ahead atomic.Int64 // of the register's clock, before the real one
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	store := registrytest.NewMemory()
-	m := registry.NewMirror(store, registrytest.Sealer(t), registry.MirrorConfig{ID: "one", Observer: true})
-	w := &world{t: t, now: time.Now()}
-	w.reg = registry.NewRegister(store, m, registrytest.Sealer(t), registry.RegisterConfig{Holder: "one", ClaimTTL: time.Second, Cases: assurance.CaseTypes()})
+	w := &world{t: t, now: time.Now(), link: registrytest.NewLink(store)}
+	m := registry.NewMirror(w.link, registrytest.Sealer(t), registry.MirrorConfig{ID: "one", Observer: true})
+	w.reg = registry.NewRegister(w.link, m, registrytest.Sealer(t), registry.RegisterConfig{
+		Holder: "one", ClaimTTL: time.Second, Cases: assurance.CaseTypes(),
+		Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
 	go func() { _ = m.Run(ctx); done <- struct{}{} }()
@@ -353,6 +360,53 @@ func TestDraw(t *testing.T) {
 	again, existing, err := w.desk.Draw(ctx, assessor, "2026", "")
 	if err != nil || !existing || again.Body.Address != c.Body.Address {
 		t.Errorf("drawn again: %+v, %v, %v", again, existing, err)
+	}
+}
+
+// TestADrawThatWasCutOffGoesOn: the store fails right after the draw is published.
+// Once it is back the timer opens the verifications, each once, whether or not
+// somebody repeats the command.
+func TestADrawThatWasCutOffGoesOn(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	if _, _, err := w.desk.CommitDraw(ctx, assessor, "2026", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.link.Set(registrytest.Fault{OnCommit: func(c *registry.Change) {
+		if c.Command == "draw.draw" {
+			w.link.Set(registrytest.Fault{CommitsRefused: true}) // from the next on
+		}
+	}})
+	if _, _, err := w.desk.Draw(ctx, assessor, "2026", ""); err == nil {
+		t.Fatal("the draw was to be cut off")
+	}
+	w.link.Set(registrytest.Fault{})
+	c, err := registry.CaseOf[assurance.DrawCase](w.book(), "2026")
+	if err != nil || !c.Body.Drawn.Set() || c.Body.Opened || len(c.Body.CaseDues()) != 1 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	w.ahead.Store(int64(time.Minute))
+	for range 100 {
+		if n, err := w.reg.FireDue(ctx, w.desk.Timers()); err != nil {
+			t.Fatal(err)
+		} else if n == 0 {
+			break
+		}
+		w.ahead.Add(int64(time.Minute))
+	}
+	if c, err = registry.CaseOf[assurance.DrawCase](w.book(), "2026"); err != nil || !c.Body.Opened || len(c.Body.CaseDues()) != 0 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	d, err := w.desk.Published(ctx, "2026")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, open := w.book().Find(registry.Query{Kind: "verification", Where: []registry.Where{{Index: "period", Value: "2026"}}}); open != len(d.Selected()) || open == 0 {
+		t.Errorf("%d verifications of %d selected", open, len(d.Selected()))
+	}
+	before := w.book().Revision()
+	if again, existing, err := w.desk.Draw(ctx, assessor, "2026", ""); err != nil || !existing || again.Body.Address != c.Body.Address || w.book().Revision() != before {
+		t.Errorf("drawn again: %+v, %t, %v", again, existing, err)
 	}
 }
 

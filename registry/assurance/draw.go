@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"time"
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/certification"
@@ -30,6 +31,10 @@ type DrawCase struct {
 	Candidates int                         `json:"candidates,omitempty"`
 	Selected   map[certification.Basis]int `json:"selected,omitempty"`
 	Opened     bool                        `json:"verifications_opened,omitempty"`
+	// Resumed and Next are when the timer last went on with opening verifications
+	// that a control plane which died left unopened, and with which of them.
+	Resumed registry.Time `json:"resumed_at,omitempty"`
+	Next    int           `json:"next,omitempty"`
 }
 
 // CaseKind implements registry.CaseBody.
@@ -41,6 +46,52 @@ func (d DrawCase) CaseKeys(add func(index, value string)) {
 		add("address", addressKey(d.Address))
 	}
 }
+
+// resumeAfter is how long after the draw, or the timer's last step, whoever drew
+// has to open the verifications before the timer does.
+const (
+	resumeAfter = 10 * time.Second
+	dueOpen     = "open-selected"
+)
+
+// CaseDues implements registry.Dated: a draw that is published is never left
+// without its verifications, whatever becomes of the control plane that drew.
+func (d DrawCase) CaseDues() []registry.Due {
+	if !d.Drawn.Set() || d.Opened {
+		return nil
+	}
+	return []registry.Due{{What: dueOpen, At: max(d.Drawn, d.Resumed) + registry.Time(resumeAfter.Milliseconds())}}
+}
+
+// Timers are what goes on by itself, for registry.RunTimers.
+func (d *Desk) Timers() map[registry.CaseKind]registry.FireFunc {
+	return map[registry.CaseKind]registry.FireFunc{DrawCase{}.CaseKind(): d.resumeDraw}
+}
+
+// resumeDraw opens some of the verifications of a draw that are not open yet.
+func (d *Desk) resumeDraw(t *registry.Tx, period string, _ registry.Due) error {
+	x, err := registry.ChangingCase[DrawCase](t, period, registry.Meta{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), documentTimeout)
+	defer cancel()
+	published, err := d.Published(ctx, period)
+	if err != nil {
+		return err
+	}
+	selected := published.Selected()
+	from := min(x.Next, len(selected))
+	x.Next, x.Resumed = min(from+openBatch, len(selected)), t.Now()
+	if _, err := d.openIn(t, period, selected[from:x.Next]); err != nil {
+		return err
+	}
+	x.Opened = x.Next == len(selected)
+	return registry.PutCase(t, period, x)
+}
+
+// documentTimeout bounds the reading of a published document by the timer.
+const documentTimeout = 5 * time.Second
 
 var periodExp = regexp.MustCompile(`^[0-9]{4}(-[A-Z0-9]{1,8})?$`)
 
@@ -187,28 +238,33 @@ func (d *Desk) candidates(ctx context.Context, book *registry.Casebook) ([]certi
 
 func (d *Desk) openSelected(ctx context.Context, a registry.Actor, period string, batch []certification.Drawn, reason string) error {
 	_, err := d.do(ctx, a, "verification.open-selected", reason, func(t *registry.Tx) error {
-		opened := 0
-		for _, s := range batch {
-			id := "VR-" + period + "-" + s.ID
-			if _, err := registry.TxCase[Verification](t, id); err == nil {
-				continue // from a run that was cut off
-			} else if !errors.Is(err, registry.ErrNotFound) {
-				return err
-			}
-			switch err := d.openVerification(t, id, s.ID, nil, s.Basis, period); {
-			case errors.Is(err, registry.ErrNotFound), errors.Is(err, registry.ErrState):
-				continue // gone or delisted since the draw
-			case err != nil:
-				return err
-			}
-			opened++
-		}
-		if opened == 0 {
+		opened, err := d.openIn(t, period, batch)
+		if err == nil && opened == 0 {
 			t.Keep(period, 1)
 		}
-		return nil
+		return err
 	})
 	return err
+}
+
+// openIn opens the verifications of products drawn that are not open yet.
+func (d *Desk) openIn(t *registry.Tx, period string, batch []certification.Drawn) (opened int, err error) {
+	for _, s := range batch {
+		id := "VR-" + period + "-" + s.ID
+		if _, err := registry.TxCase[Verification](t, id); err == nil {
+			continue // from a run that was cut off
+		} else if !errors.Is(err, registry.ErrNotFound) {
+			return opened, err
+		}
+		switch err := d.openVerification(t, id, s.ID, nil, s.Basis, period); {
+		case errors.Is(err, registry.ErrNotFound), errors.Is(err, registry.ErrState):
+			continue // gone or delisted since the draw
+		case err != nil:
+			return opened, err
+		}
+		opened++
+	}
+	return opened, nil
 }
 
 // Published is the published document of a draw, as it was drawn;
