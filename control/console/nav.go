@@ -106,11 +106,12 @@ func staffNav(a registry.Actor, add func(string, ...navItem)) {
 		when(assesses, page("/console/assessments", "Assessments", "/console/certifications", "/console/verifications", "/console/evidence")),
 		when(assesses, page("/console/findings", "Findings")),
 		when(assesses, page("/console/draws", "Draws")),
-		page("/console/add-ons", "Add-ons"),
-		page("/console/threat-analyses", "Threat analyses"),
-		page("/console/ecosystem", "Ecosystem"),
 		page("/console/gap-analysis", "Standards compared"),
 		page("/console/role-matrix", "Who owes what"))
+	add("Ecosystem",
+		page("/console/add-ons", "Add-ons"),
+		page("/console/ecosystem", "Questions"),
+		page("/console/threat-analyses", "Threat analyses"))
 	add("Enforcement",
 		page("/console/suspensions", "Suspensions", "/console/suspend"),
 		page("/console/sidecars", "Sidecars"),
