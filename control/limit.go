@@ -11,7 +11,7 @@ import (
 type LimitFields struct {
 	Kind        registry.LimitKind   `json:"kind,omitempty" doc:"rate, concurrency, quota or clients. May be left out where it stands for a tier's limit of that name, as may all that it has alike."`
 	Amount      int64                `json:"amount" doc:"Calls a second, calls at once, calls a period, or distinct clients a day; at least 1."`
-	Burst       int64                `json:"burst,omitempty" doc:"Of a rate: how many at once; default amount, at least 1."`
+	Burst       *int64               `json:"burst,omitempty" doc:"Of a rate: how many at once; default amount, at least 1."`
 	Period      registry.Period      `json:"period,omitempty" doc:"Of a quota: day or month, from midnight."`
 	Zone        string               `json:"zone,omitempty" maxLength:"64" doc:"IANA time zone of the period; default Australia/Sydney."`
 	Service     string               `json:"service,omitempty" maxLength:"64" doc:"Only calls of this service."`
@@ -49,11 +49,17 @@ type tierView struct {
 	BuiltIn  bool             `json:"built_in,omitempty" doc:"The register says nothing of it: these are the caps that hold anyway."`
 }
 
-func (f *LimitFields) limit(subject registry.SubjectRef, name string) registry.Limit {
-	return registry.Limit{
-		Subject: subject, Name: name, Kind: f.Kind, Amount: f.Amount, Burst: f.Burst, Period: f.Period, Zone: f.Zone,
+func (f *LimitFields) limit(subject registry.SubjectRef, name string) (registry.Limit, error) {
+	l := registry.Limit{
+		Subject: subject, Name: name, Kind: f.Kind, Amount: f.Amount, Period: f.Period, Zone: f.Zone,
 		Service: f.Service, Environment: f.Environment, Stage: f.Stage, Per: f.Per, Shadow: f.Shadow,
 	}
+	if f.Burst != nil {
+		if l.Burst = *f.Burst; l.Burst == 0 { // the register takes none for the default
+			return l, registry.Field("/burst", "0 is less than one request, so that nothing would pass; at least 1, or leave it out for the amount")
+		}
+	}
+	return l, nil
 }
 
 func (s *server) listLimits(c *call) (answer, error) {
@@ -104,7 +110,11 @@ func (s *server) createLimit(c *call, in *newLimitBody) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return s.putLimit(c, in.limit(in.Subject, in.Name), m, created)
+	l, err := in.limit(in.Subject, in.Name)
+	if err != nil {
+		return answer{}, err
+	}
+	return s.putLimit(c, l, m, created)
 }
 
 func (s *server) setLimit(c *call, in *limitUpdate) (answer, error) {
@@ -120,7 +130,11 @@ func (s *server) setLimit(c *call, in *limitUpdate) (answer, error) {
 	if err != nil {
 		return answer{}, pathField(err, "/subject", "id")
 	}
-	return s.putLimit(c, in.limit(subject, c.path("id")[at+1:]), m, found)
+	l, err := in.limit(subject, c.path("id")[at+1:])
+	if err != nil {
+		return answer{}, err
+	}
+	return s.putLimit(c, l, m, found)
 }
 
 func (s *server) putLimit(c *call, l registry.Limit, m registry.Meta, done outcome) (answer, error) {

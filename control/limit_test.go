@@ -75,6 +75,7 @@ func TestAWrongLimitNamesTheField(t *testing.T) {
 		{"product:FP-1003:x", `{"kind":"rate"}`, "/amount", ""},
 		{"product:FP-1003:x", `{"kind":"rate","amount":"5"}`, "/amount", ""},
 		{"product:FP-1003:x", `{"kind":"rate","amount":5,"burst":-1}`, "/burst", ""},
+		{"product:FP-1003:x", `{"kind":"rate","amount":5,"burst":0}`, "/burst", ""},
 		{"product:FP-1003:x", `{"kind":"speed","amount":5}`, "/kind", ""},
 		{"product:FP-1003:x", `{"kind":"quota","amount":5,"period":"day","zone":"Mars/Olympus"}`, "/zone", ""},
 		{"product:FP-1003:x", `{"kind":"quota","amount":5,"period":"week"}`, "/period", ""},

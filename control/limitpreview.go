@@ -58,7 +58,11 @@ func (s *server) previewLimit(c *call, in *previewBody) (answer, error) {
 	if in.Kind == registry.LimitConcurrency {
 		return answer{}, registry.Field("/kind", "records do not say how long calls took, so that calls at once cannot be replayed")
 	}
-	view, l, err := c.view.WithLimit(in.limit(in.Subject, in.Name))
+	proposed, err := in.limit(in.Subject, in.Name)
+	if err != nil {
+		return answer{}, err
+	}
+	view, l, err := c.view.WithLimit(proposed)
 	if err != nil {
 		return answer{}, err
 	}
