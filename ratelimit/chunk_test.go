@@ -112,8 +112,8 @@ func TestAKilledSidecarCostsAQuotaItsOpenPartOnly(t *testing.T) {
 		killAt, max int // when so many have passed; what may be lost
 	}{
 		{"in the midst", amount / 2, 1000}, // four seconds of its calls, of which 200 come a second
-		{"near the end", amount - 600, 150},
-		{"at the end", amount - 60, 15},
+		{"near the end", amount - 600, 300},
+		{"at the end", amount - 60, 30},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
