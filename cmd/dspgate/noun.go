@@ -163,17 +163,23 @@ func put(cmd *cobra.Command, fields []*fieldValue, body map[string]any, needed b
 	return nil
 }
 
-// parseMoment reads an RFC 3339 date-time, a day, or "" for none.
+// parseMoment reads an RFC 3339 date-time, a day, "now", a time ago such as
+// -90m, or "" for none.
 func parseMoment(s string) (registry.Time, error) {
-	if s == "" {
+	switch ago, err := time.ParseDuration(s); {
+	case s == "":
 		return 0, nil
+	case s == "now":
+		return registry.At(time.Now()), nil
+	case err == nil && ago <= 0:
+		return registry.At(time.Now().Add(ago)), nil
 	}
 	if t, err := time.Parse(time.DateOnly, s); err == nil {
 		return registry.At(t), nil
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return 0, fmt.Errorf("write a date-time such as 2027-06-30T17:00:00+10:00, or a day such as 2027-06-30 (which begins at 00:00 UTC)")
+		return 0, fmt.Errorf("write a date-time such as 2027-06-30T17:00:00+10:00, a day such as 2027-06-30 (which begins at 00:00 UTC), now, or how long ago as in -90m")
 	}
 	return registry.At(t), nil
 }
