@@ -4,7 +4,7 @@
 // API and the console as a registrar, a developer and nobody in particular.
 //
 // A page is held against the Redis round trip of the same run, made before each
-// page over a kept connection of the same sort: a GET, or, for pages whose reading
+// reading of it over a kept connection of the same sort: a GET, or, for pages whose reading
 // is put on record before it is answered, a SET. What is reported is the ratio of
 // the 99th percentiles, and of the medians.
 package main

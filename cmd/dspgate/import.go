@@ -37,7 +37,8 @@ func newImportCmd(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Import an existing product register, dry unless told otherwise", Args: exactArgs("FILE"),
 		Long: "Import reads products from a CSV or JSON file, one a line. Without --enter nothing is entered: what would become of each line is told. " +
-			"With it, an import that broke off goes on where it was; done again, it changes nothing.",
+			"With it, an import that broke off goes on where it was; done again, it changes nothing. " +
+			"With -o json what is told of a line is one line, and the last line sums all up.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format == "" {
 				format = strings.TrimPrefix(filepath.Ext(args[0]), ".")
@@ -52,7 +53,7 @@ func newImportCmd(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			i := importing{g: g, all: all, first: from, next: from, count: map[intake.Outcome]int{}}
+			i := importing{g: g, all: all, first: from, next: from, count: map[intake.Outcome]int{intake.Created: 0, intake.Updated: 0, intake.Unchanged: 0, intake.Refused: 0}}
 			return i.run(cmd, c, args[0], format, enter)
 		},
 	}
@@ -154,7 +155,11 @@ func passing(code string) bool {
 }
 
 func (i *importing) show(r *intake.Report) {
-	if i.all || r.Outcome == intake.Refused {
+	switch {
+	case !i.all && r.Outcome != intake.Refused:
+	case i.g.structured():
+		i.tell(r)
+	default:
 		fmt.Fprintf(i.g.stdout, "%d\t%s\t%s\t%s\n", r.Line, printable(r.ProductID), r.Outcome, printable(strings.TrimSpace(strings.TrimPrefix(r.Pointer, "/")+" "+r.Detail)))
 	}
 	if i.g.errTerminal && r.Line%progressEvery == 0 {
@@ -162,7 +167,34 @@ func (i *importing) show(r *intake.Report) {
 	}
 }
 
+// tell writes one document for programs: a line of JSON, or YAML after "---".
+func (i *importing) tell(v any) {
+	b, err := json.Marshal(v)
+	if err == nil && i.g.output == "yaml" {
+		fmt.Fprintln(i.g.stdout, "---")
+		_ = i.g.printRaw(b) // as below
+		return
+	}
+	fmt.Fprintf(i.g.stdout, "%s\n", b) // a reader that went away is told nothing
+}
+
+// importSum is the end of what is told to programs.
+type importSum struct {
+	Summary intake.Summary `json:"summary"`
+	// Error is what ended the import before the end of the file; NextLine then says
+	// with which --from-line it goes on.
+	Error    string `json:"error,omitempty"`
+	NextLine int    `json:"next_line,omitempty"`
+}
+
 func (i *importing) finish(l *importLine, enter bool) error {
+	if i.g.structured() && !i.broke {
+		sum := importSum{Summary: intake.Summary{Lines: i.lines, Counts: i.count, DryRun: !enter}}
+		if l.Error != nil {
+			sum.Error, sum.NextLine = l.Error.Detail, i.next
+		}
+		i.tell(&sum)
+	}
 	if i.g.errTerminal {
 		fmt.Fprint(i.g.stderr, "\r")
 	}

@@ -94,6 +94,24 @@ func TestImportThatIsRefusedAtOnceSaysSo(t *testing.T) {
 	}
 }
 
+func TestImportTellsProgramsInJSON(t *testing.T) {
+	s := newImportServer(t, 1)
+	file := filepath.Join(t.TempDir(), "old.csv")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &plane{Server: s.Server}
+	code, out, errs := p.dspgate(t, nil, "import", file, "--enter", "-o", "json")
+	want := `{"line":5,"product_id":"=bad","outcome":"refused","pointer":"/scenario","detail":"deployment scenarios are 1 to 6"}` + "\n" +
+		`{"summary":{"lines":5,"counts":{"created":4,"refused":1,"unchanged":0,"updated":0},"dry_run":false}}` + "\n"
+	if code != exitFailed || out != want {
+		t.Errorf("%d\n%s\n%s", code, out, errs)
+	}
+	if _, out, _ := p.dspgate(t, nil, "import", file, "-o", "yaml"); !strings.HasPrefix(out, "---\nline: 3\n") || !strings.Contains(out, "---\nsummary:\n  lines: 3\n") || !strings.Contains(out, "dry_run: true") {
+		t.Error(out)
+	}
+}
+
 func TestImportIsDryUnlessToldOtherwise(t *testing.T) {
 	s := newImportServer(t, 0)
 	file := filepath.Join(t.TempDir(), "old.json")
