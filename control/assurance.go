@@ -341,7 +341,7 @@ func (s *server) productRisk(c *call) (answer, error) {
 }
 
 func (s *server) listSignals(c *call) (answer, error) {
-	_, book, err := s.desk()
+	d, book, err := s.desk()
 	if err != nil {
 		return answer{}, err
 	}
@@ -352,7 +352,7 @@ func (s *server) listSignals(c *call) (answer, error) {
 	if book.View.Entity(abn) == nil {
 		return answer{}, notFound(registry.KindEntity, abn.String())
 	}
-	all, err := assurance.Signals(book, abn)
+	all, err := d.Signals(book, abn)
 	if err != nil {
 		return answer{}, err
 	}

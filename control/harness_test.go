@@ -255,7 +255,7 @@ func (w *world) startAssurance() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.desk = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: dir, Profiles: casework.Profiles})
+	w.desk = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: dir, Profiles: casework.Profiles, Shares: casework.Shares})
 	if w.work, err = casework.New(w.reg, casework.Config{Framework: rules, Assurance: w.desk, Runs: control.Decisions{Find: w.find}.Runs()}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -438,6 +438,7 @@ func (s *stroll) clientAppsAndSubscriptions(registrar string) {
 // entity's product meets it in the test environment; and Lapsed, to which a year
 // without an answer leads. In a demo of its own, whose days are short.
 func TestEveryStateOfARegistrationAtEnvoy(t *testing.T) {
+	t.Setenv("DSPGATE_CASEWORK_STANDARDS_ANNUAL", "5s")
 	s := &stroll{stack: ownStack(t, "--day", "20ms"), t: t, workflow: "registration", id: "22000001414", seen: map[string]bool{}}
 	registrar, second := s.info.OperatorToken, s.info.Operator2Token
 	evte := http.Header{"Host": {"evte.localhost"}}

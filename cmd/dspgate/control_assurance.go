@@ -32,7 +32,7 @@ func openAssurance(cfg controlConfig, register *registry.Register, usage *redisf
 	if err != nil {
 		return nil, nil, err
 	}
-	return assurance.NewDesk(assurance.Config{Register: register, Rules: rules, Files: dir, Profiles: casework.Profiles, Observed: observed(usage)}), dir, nil
+	return assurance.NewDesk(assurance.Config{Register: register, Rules: rules, Files: dir, Profiles: casework.Profiles, Shares: casework.Shares, Observed: observed(usage)}), dir, nil
 }
 
 // usedCallsMin is how many calls it takes for shares of them to say something.

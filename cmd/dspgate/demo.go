@@ -79,6 +79,10 @@ var demoHosts = map[string]registry.Environment{
 	"localhost": registry.PROD, "127.0.0.1": registry.PROD, "evte.localhost": registry.EVTE,
 }
 
+// demoNewcomer is a business that nobody has registered yet; its developer has a
+// token already, to try a registration with.
+const demoNewcomer = "22000001414"
+
 const demoAudience = "https://api.dspgate.example"
 
 func newDemoCmd(_ *globals) *cobra.Command {
@@ -322,6 +326,9 @@ func (d *demo) makeTokens() error {
 	if err := more(&file, "assessor2", "assessor2@agency.example", "assessor", ""); err != nil {
 		return err
 	}
+	if err := more(&file, demoNewcomer, "edna@echidna.example", "developer", demoNewcomer); err != nil {
+		return err
+	}
 	for _, r := range sample.Records(time.Now()) {
 		if e, ok := r.(registry.Entity); ok {
 			if err := more(&file, e.ABN.String(), e.Contact, "developer", e.ABN.String()); err != nil {
@@ -394,7 +401,7 @@ func (d *demo) startControl(ctx context.Context) error {
 	}
 	cfg := defaultControlConfig()
 	if day := d.o.day; day > 0 && day != 24*time.Hour {
-		cfg.Casework.Standards = casework.Standards{Acknowledge: 2 * day, Decide: 28 * day, Reply: 14 * day, Verify: 28 * day, Review: 28 * day, Remedy: 30 * day, Annual: 365 * day}
+		cfg.Casework.Standards = casework.Standards{Acknowledge: 2 * day, Decide: 28 * day, Reply: 14 * day, Verify: 28 * day, Review: 28 * day, Remedy: 30 * day}
 	}
 	cfg.ID = "control-1"
 	cfg.Listen = d.o.control

@@ -52,6 +52,8 @@ func TestScript(t *testing.T) {
 			"checks":     func(ts *testscript.TestScript, _ bool, args []string) { storyChecks(ts, dir, args) },
 			"answer":     func(ts *testscript.TestScript, _ bool, args []string) { storyAnswer(ts, dir, args) },
 			"verify":     func(ts *testscript.TestScript, _ bool, args []string) { storyVerify(ts, dir, args) },
+			"flood":      func(ts *testscript.TestScript, _ bool, args []string) { storyFlood(ts, bin, dir, args) },
+			"unreached":  func(ts *testscript.TestScript, _ bool, args []string) { storyUnreached(ts, dir, args) },
 			"until":      func(ts *testscript.TestScript, _ bool, args []string) { storyUntil(ts, bin, dir, args) },
 		},
 	})

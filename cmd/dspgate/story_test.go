@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -187,5 +188,34 @@ func storyUntilAPI(ts *testscript.TestScript, dir string, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("untilapi %s: still %s", args[0], b)
 		}
+	}
+}
+
+// storyFlood sends so many calls, each about somebody else, and wants the same
+// code for every one: flood N CODE METHOD PATH [call flags…]. "#" in a flag is the
+// number of the call in nine digits.
+func storyFlood(ts *testscript.TestScript, bin, dir string, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for i := range n {
+		one := slices.Clone(args[2:])
+		for j := range one {
+			one[j] = strings.ReplaceAll(one[j], "#", fmt.Sprintf("%09d", i+1))
+		}
+		if status, code, _, _ := doStoryCall(ts, bin, dir, one); code != args[1] {
+			ts.Fatalf("flood: call %d: %d %s, want %s", i+1, status, code, args[1])
+		}
+	}
+}
+
+// storyUnreached fails when the call of a decision reached the upstream:
+// unreached DECISION-ID.
+func storyUnreached(ts *testscript.TestScript, dir string, args []string) {
+	info, err := readDemoInfo(dir)
+	ts.Check(err)
+	b, err := os.ReadFile(info.Arrivals)
+	ts.Check(err)
+	if strings.Contains(string(b), args[0]) {
+		ts.Fatalf("unreached: the upstream had the call of %s", args[0])
 	}
 }

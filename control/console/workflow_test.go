@@ -341,7 +341,8 @@ func registered(t *testing.T, w *controltest.World, dev *controltest.Browser) st
 	does(t, dev, "/console/apply", whole, 200)
 	does(t, dev, page+"/submit", url.Values{"terms": {"2026.1"}, "name": {"Nia"}, "accept": {"yes"}, "declare": {"yes"}}, 200)
 	reg := w.Browser(registrar)
-	for _, c := range []string{"authority entity", "legitimate-business entity", "tax-obligations entity", "compliance-behaviour entity", "criminal-history P1", "bankruptcy P1"} {
+	for _, c := range []string{"authority entity", "legitimate-business entity", "tax-obligations entity", "compliance-behaviour entity", "criminal-history entity", "bankruptcy entity",
+		"tax-obligations P1", "compliance-behaviour P1", "criminal-history P1", "bankruptcy P1"} {
 		name, of, _ := strings.Cut(c, " ")
 		does(t, reg, page+"/checks", url.Values{"check": {name}, "subject": {of}, "outcome": {"pass"}, "source": {"seen"}}, 200)
 	}

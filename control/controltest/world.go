@@ -211,7 +211,7 @@ func (w *World) desks() (*assurance.Desk, *casework.Desk, *incident.Desk, error)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	desk := assurance.NewDesk(assurance.Config{Register: w.Register, Rules: rules, Files: files, Profiles: casework.Profiles})
+	desk := assurance.NewDesk(assurance.Config{Register: w.Register, Rules: rules, Files: files, Profiles: casework.Profiles, Shares: casework.Shares})
 	work, err := casework.New(w.Register, casework.Config{Framework: rules, Assurance: desk, Runs: w.decisions().Runs()})
 	if err != nil {
 		return nil, nil, nil, err

@@ -181,7 +181,8 @@ func (c *course) registers(reg, dev *tab) {
 	dev.fill(map[string]string{"answer": "We do."})
 	dev.send("#answer")
 	reg.visit(page)
-	for _, check := range []string{"authority-entity", "legitimate-business-entity", "tax-obligations-entity", "compliance-behaviour-entity", "criminal-history-P1", "bankruptcy-P1", "criminal-history-P2", "bankruptcy-P2"} {
+	for _, check := range []string{"authority-entity", "legitimate-business-entity", "tax-obligations-entity", "compliance-behaviour-entity", "criminal-history-entity", "bankruptcy-entity",
+		"tax-obligations-P1", "compliance-behaviour-P1", "criminal-history-P1", "bankruptcy-P1", "tax-obligations-P2", "compliance-behaviour-P2", "criminal-history-P2", "bankruptcy-P2"} {
 		reg.fill(map[string]string{"check-" + check + "-outcome": "pass", "check-" + check + "-source": "seen in the public record"})
 		reg.send("#check-" + check + "-source")
 	}

@@ -21,11 +21,15 @@ type Desk struct {
 	now      func() time.Time
 	declared Profiles
 	observed Observations
+	sharing  Sharing
 }
 
 // Profiles finds the profile that was declared for a product; ok is false when
 // none was.
 type Profiles func(book *registry.Casebook, productID string) (p certification.Profile, ok bool)
+
+// Sharing finds the other entities that name a contact which this one names.
+type Sharing func(book *registry.Casebook, abn registry.ABN) []registry.ABN
 
 // Observations finds values of risk inputs for a product.
 type Observations func(book *registry.Casebook, productID string) certification.RiskInputs
@@ -39,6 +43,8 @@ type Config struct {
 	Files Files
 	// Profiles finds declared profiles; nil: all are derived from the register.
 	Profiles Profiles
+	// Shares finds shared contacts beside those of the register itself. Nil: none.
+	Shares Sharing
 	// Observed finds what is known of a product beyond the register and this
 	// casework, by the names of the risk model: its incidents, and what the sidecars
 	// see of its calls. Nil: nothing is, which counts as unknown.
@@ -52,7 +58,7 @@ func NewDesk(cfg Config) *Desk {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Desk{reg: cfg.Register, rules: edition.NewRules(cfg.Register, cfg.Rules), files: cfg.Files, declared: cfg.Profiles, observed: cfg.Observed, now: cfg.Now}
+	return &Desk{reg: cfg.Register, rules: edition.NewRules(cfg.Register, cfg.Rules), files: cfg.Files, declared: cfg.Profiles, observed: cfg.Observed, sharing: cfg.Shares, now: cfg.Now}
 }
 
 // Rules are the framework's, with every edition that was published.

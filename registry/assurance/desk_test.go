@@ -153,7 +153,7 @@ func TestEvidence(t *testing.T) {
 // The same file, or the same contact, used by another entity is shown to staff.
 func TestSignals(t *testing.T) {
 	w := newWorld(t)
-	if s, err := assurance.Signals(w.book(), sample.Wattlebird); err != nil || len(s) != 0 {
+	if s, err := w.desk.Signals(w.book(), sample.Wattlebird); err != nil || len(s) != 0 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	mine, _, err := w.submit(wattlebird, "FP-1001", sampleLog)
@@ -169,7 +169,7 @@ func TestSignals(t *testing.T) {
 	if _, err := w.reg.UpdateEntity(t.Context(), registrar, next, registry.Meta{}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := assurance.Signals(w.book(), sample.Wattlebird)
+	s, err := w.desk.Signals(w.book(), sample.Wattlebird)
 	if err != nil || len(s) != 2 || s[0].Evidence != mine.ID || !slices.Equal(s[0].Others, []registry.ABN{sample.Kookaburra}) ||
 		s[1].Kind != "contact-shared" || !slices.Equal(s[1].Others, []registry.ABN{sample.Galah}) {
 		t.Errorf("%+v, %v", s, err)

@@ -231,11 +231,11 @@ type Signal struct {
 // Signals finds what an entity shares with others: the same evidence, byte for
 // byte, or the same contact. For assessors and registrars; whoever is concerned
 // is not told.
-func Signals(book *registry.Casebook, abn registry.ABN) ([]Signal, error) {
-	return signals(book, abn, sharedContacts(book.View))
+func (d *Desk) Signals(book *registry.Casebook, abn registry.ABN) ([]Signal, error) {
+	return d.signals(book, abn, sharedContacts(book.View))
 }
 
-func signals(book *registry.Casebook, abn registry.ABN, shared contacts) ([]Signal, error) {
+func (d *Desk) signals(book *registry.Casebook, abn registry.ABN, shared contacts) ([]Signal, error) {
 	own, err := each[Evidence](book, registry.Where{Index: "owner", Value: abn.String()})
 	if err != nil {
 		return nil, err
@@ -263,7 +263,13 @@ func signals(book *registry.Casebook, abn registry.ABN, shared contacts) ([]Sign
 				Say: fmt.Sprintf("The %s %s was handed in by another entity too, byte for byte.", e.Body.Type, e.ID)})
 		}
 	}
-	if others := shared.others(book.View.Entity(abn)); len(others) > 0 {
+	others := shared.others(book.View.Entity(abn))
+	if d.sharing != nil {
+		others = append(others, d.sharing(book, abn)...)
+		slices.Sort(others)
+		others = slices.Compact(others)
+	}
+	if len(others) > 0 {
 		out = append(out, Signal{Kind: "contact-shared", Others: others, Say: "Another entity gave the same contact."})
 	}
 	return out, nil

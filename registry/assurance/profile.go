@@ -154,7 +154,7 @@ func (d *Desk) risk(book *registry.Casebook, p *registry.Product, shared contact
 		}
 		in["evidence_age_months"] = max(in["evidence_age_months"], now.Sub(issued.Std()).Hours()/24/30.4)
 	}
-	found, err := signals(book, p.Owner, shared)
+	found, err := d.signals(book, p.Owner, shared)
 	if err != nil {
 		return nil, err
 	}

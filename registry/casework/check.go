@@ -49,13 +49,16 @@ type CheckRun struct {
 
 func (c *CheckRun) key() string { return c.Name + "@" + c.Subject }
 
-// entityChecks are those of the business, principalChecks those of each person.
-// Each belongs to a requirement of the catalogue.
+// entityChecks are those of the business, principalChecks those of each of its
+// principals and responsible officials: the same, but for what only a business
+// can be. Each belongs to a requirement of the catalogue.
 func entityChecks() []string {
-	return []string{"authority", "legitimate-business", "tax-obligations", "compliance-behaviour"}
+	return append([]string{"authority", "legitimate-business"}, principalChecks()...)
 }
 
-func principalChecks() []string { return []string{"criminal-history", "bankruptcy"} }
+func principalChecks() []string {
+	return []string{"tax-obligations", "compliance-behaviour", "criminal-history", "bankruptcy"}
+}
 
 // requirementOf a check (domain model §4).
 func requirementOf(check string) string {

@@ -76,7 +76,7 @@ func New(r *registry.Register, cfg Config) (*Desk, error) {
 		cfg.Framework = f
 	}
 	if cfg.Assurance == nil {
-		cfg.Assurance = assurance.NewDesk(assurance.Config{Register: r, Rules: cfg.Framework, Profiles: Profiles, Now: func() time.Time { return r.Now().Std() }})
+		cfg.Assurance = assurance.NewDesk(assurance.Config{Register: r, Rules: cfg.Framework, Profiles: Profiles, Shares: Shares, Now: func() time.Time { return r.Now().Std() }})
 	}
 	if cfg.Terms.Version == "" {
 		cfg.Terms = Terms{

@@ -102,11 +102,11 @@ func TestACheckerThatIsDownIsWaitedForAndSaidSo(t *testing.T) {
 		}
 		return n
 	}
-	w.until("every check says that it waits", func() bool { return waiting() == 6 })
+	w.until("every check says that it waits", func() bool { return waiting() == 10 })
 	if got := w.entity(newcomer); got != registry.EntityChecking {
 		t.Errorf("it is %s while the checker is down", got)
 	}
-	w.refused(registry.ErrState, "6 checks are not satisfied")(w.Admit(ctx, registrar, newcomer, none))
+	w.refused(registry.ErrState, "10 checks are not satisfied")(w.Admit(ctx, registrar, newcomer, none))
 	w.checks.set(false)
 	w.pass(16 * time.Minute)
 	w.until("it was asked again", func() bool { return len(w.open(newcomer)) == 0 })
@@ -124,7 +124,7 @@ func TestAnAgencyWithoutACheckerRecordsOutcomesByHand(t *testing.T) {
 				n++
 			}
 		}
-		return n == 6
+		return n == 10
 	})
 	for _, c := range w.registration(newcomer).Checks {
 		o := casework.CheckOutcome{Check: c.Name, Subject: c.Subject, Outcome: casework.Passed, Source: "seen"}
@@ -269,5 +269,13 @@ func TestSharedContactsAreASignal(t *testing.T) {
 	shared := casework.SharedContacts(w.book(), &r)
 	if len(shared) != 1 || len(shared["sam@possum.example"]) != 1 || shared["sam@possum.example"][0] != newcomer {
 		t.Errorf("shared: %+v", shared)
+	}
+	// The assessor sees it of both.
+	for of, with := range map[registry.ABN]registry.ABN{otherABN: newcomer, newcomer: otherABN} {
+		found, err := w.assurance.Signals(w.book(), of)
+		must(t, err)
+		if len(found) != 1 || found[0].Kind != "contact-shared" || len(found[0].Others) != 1 || found[0].Others[0] != with {
+			t.Errorf("signals of %s: %+v", of, found)
+		}
 	}
 }

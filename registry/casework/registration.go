@@ -218,6 +218,20 @@ func SharedContacts(b *registry.Casebook, r *Registration) map[string][]registry
 	return out
 }
 
+// Shares lists the other entities whose registration names an address that this
+// one's names, for assurance.
+func Shares(b *registry.Casebook, abn registry.ABN) []registry.ABN {
+	c, err := registry.CaseOf[Registration](b, abn.String())
+	if err != nil {
+		return nil
+	}
+	var out []registry.ABN
+	for _, others := range SharedContacts(b, &c.Body) {
+		out = append(out, others...)
+	}
+	return out
+}
+
 // check bounds the form; whole also asks for all that a submission needs.
 func (f *Form) check(v *registry.View, whole bool) error {
 	if err := checkLine("/name", f.Name, true); err != nil {

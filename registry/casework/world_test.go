@@ -119,7 +119,7 @@ func newWorld(t testing.TB, c casework.Checker) *world {
 	rules, err := certification.Default(certification.OpenDefaults())
 	must(t, err)
 	w.files = &files{all: map[string]certification.Evidence{}}
-	w.assurance = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: w.files, Profiles: casework.Profiles, Now: w.now})
+	w.assurance = assurance.NewDesk(assurance.Config{Register: w.reg, Rules: rules, Files: w.files, Profiles: casework.Profiles, Shares: casework.Shares, Now: w.now})
 	if w.Desk, err = casework.New(w.reg, casework.Config{Checker: c, Runs: w.runs, Framework: rules, Assurance: w.assurance}); err != nil {
 		t.Fatal(err)
 	}
