@@ -6,8 +6,8 @@
 // upstream, a process of its own that notes when each call arrives. Beside them,
 // on the very same arrivals, each alone on an empty Redis and in turns with the
 // sidecars, run three designs that others use: a script in Redis for each request
-// (GCRA), chunks of 50 taken from a window of one second, and counts kept locally
-// that are added up every second.
+// (GCRA), chunks of 50 taken from a window of one second, and a copy of the bucket
+// in each that is put right every second by what all have spent.
 //
 // What an ideal single bucket would have let pass of the calls is what passed is
 // held against: that bucket knows of no outage. What arrived is held against a
