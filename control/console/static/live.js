@@ -104,26 +104,31 @@
 
 // Keeps what is marked data-fresh as it is now: the page is asked for again now
 // and then while somebody looks at it, and a part that changed takes the place of
-// the old one unless the focus is inside.
+// the old one unless the focus is inside. It stops when nobody has touched the page
+// for a while: a page that is left open must not keep its session from ending.
 (function () {
   const parts = document.querySelectorAll("[data-fresh][id]");
   if (parts.length === 0 || !window.fetch || !window.DOMParser) { return; }
-  const every = 15000;
+  const every = 15000, untouchedMax = 10 * 60000;
   const stripped = function (e) { return e.innerHTML.replace(/\s+/g, " "); };
   const asked = Array.from(parts).map(stripped);
   const old = document.createElement("div");
-  let missed = 0;
+  let missed = 0, asking = false, touched = Date.now();
   old.className = "notice warn";
   old.setAttribute("role", "status");
+  function tellOld() {
+    if (old.isConnected) { return; }
+    old.textContent = "This page is not kept up to date any more. Load it again.";
+    parts[0].before(old);
+  }
   function miss() {
     missed++;
-    if (missed === 2) {
-      old.textContent = "This page is not kept up to date any more. Load it again.";
-      parts[0].before(old);
-    }
+    if (missed > 1) { tellOld(); }
   }
   function look() {
-    if (document.hidden) { return; }
+    if (document.hidden || asking) { return; }
+    if (Date.now() - touched > untouchedMax) { return tellOld(); }
+    asking = true;
     fetch(location.href, { credentials: "same-origin", headers: { Accept: "text/html" } }).then(function (r) {
       if (!r.ok || r.redirected) { return miss(); }
       missed = 0;
@@ -139,8 +144,10 @@
           part.replaceChildren.apply(part, Array.from(fresh.childNodes).map(function (n) { return document.adoptNode(n); }));
         });
       });
-    }).catch(miss);
+    }).catch(miss).finally(function () { asking = false; });
   }
   setInterval(look, every);
-  document.addEventListener("visibilitychange", look);
+  function touch() { touched = Date.now(); }
+  ["pointermove", "pointerdown", "keydown", "wheel"].forEach(function (event) { document.addEventListener(event, touch, { passive: true }); });
+  document.addEventListener("visibilitychange", function () { touch(); look(); });
 })();
