@@ -63,7 +63,7 @@ func TestImportAndExportOverTheAPI(t *testing.T) {
 	w.call(wattlebird, "POST", "/v1/imports?format=csv", file).refused(t, 403, "forbidden")
 
 	// What breaks off in the middle says so in its last line; what came before is in.
-	broken := w.call(registrar, "POST", "/v1/imports?format=json", strings.Repeat(`{"product_id":"OLD-0","name":"Product 0","owner_abn":"65000000101","scenario":2}`+"\n", 500)+"{nonsense").lines(t)
+	broken := w.call(registrar, "POST", "/v1/imports?format=json", "["+strings.Repeat(`{"product_id":"OLD-0","name":"Product 0","owner_abn":"65000000101","scenario":2},`+"\n", 500)+"{nonsense").lines(t)
 	if last := broken[len(broken)-1]; last.Error == nil || last.Error.Code != "invalid" || last.Summary.Lines != 500 {
 		t.Errorf("%+v", last)
 	}

@@ -53,8 +53,22 @@ func entityKeys(e *Entity) []Where {
 	for _, r := range e.Roles {
 		keys = append(keys, Where{"role", string(r)})
 	}
+	if box := Mailbox(e.Contact); box != "" {
+		keys = append(keys, Where{"contact", box})
+	}
 	Words(e.Name+" "+e.ABN.String(), func(w string) { keys = append(keys, Where{"word", w}) })
 	return keys
+}
+
+// Mailbox is an address as it is compared: the case of its letters and what stands
+// after a plus sign make no other mailbox. The index "contact" of entities is of it.
+func Mailbox(address string) string {
+	box := strings.ToLower(strings.TrimSpace(address))
+	if name, host, ok := strings.Cut(box, "@"); ok {
+		name, _, _ = strings.Cut(name, "+")
+		return name + "@" + host
+	}
+	return box
 }
 
 func productKeys(p *Product) []Where {

@@ -213,7 +213,6 @@ func (d *Desk) candidates(ctx context.Context, book *registry.Casebook) ([]certi
 	for _, e := range products {
 		approved[e.Value.Owner] = approved[e.Value.Owner] || e.Value.Certification.ValidFrom.Set()
 	}
-	shared := sharedContacts(v)
 	var out []certification.Candidate
 	for _, e := range products {
 		p := &e.Value
@@ -223,7 +222,7 @@ func (d *Desk) candidates(ctx context.Context, book *registry.Casebook) ([]certi
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		risk, err := d.risk(book, p, shared)
+		risk, err := d.RiskProfile(book, p)
 		if err != nil {
 			return nil, fmt.Errorf("risk of %s: %w", p.ID, err)
 		}

@@ -232,10 +232,6 @@ type Signal struct {
 // byte, or the same contact. For assessors and registrars; whoever is concerned
 // is not told.
 func (d *Desk) Signals(book *registry.Casebook, abn registry.ABN) ([]Signal, error) {
-	return d.signals(book, abn, sharedContacts(book.View))
-}
-
-func (d *Desk) signals(book *registry.Casebook, abn registry.ABN, shared contacts) ([]Signal, error) {
 	own, err := each[Evidence](book, registry.Where{Index: "owner", Value: abn.String()})
 	if err != nil {
 		return nil, err
@@ -263,7 +259,7 @@ func (d *Desk) signals(book *registry.Casebook, abn registry.ABN, shared contact
 				Say: fmt.Sprintf("The %s %s was handed in by another entity too, byte for byte.", e.Body.Type, e.ID)})
 		}
 	}
-	others := shared.others(book.View.Entity(abn))
+	others := sameContact(book, book.View.Entity(abn))
 	if d.sharing != nil {
 		others = append(others, d.sharing(book, abn)...)
 		slices.Sort(others)
@@ -275,43 +271,26 @@ func (d *Desk) signals(book *registry.Casebook, abn registry.ABN, shared contact
 	return out, nil
 }
 
-// contacts are the entities by contact, where several gave the same.
-type contacts map[string][]registry.ABN
-
-func sharedContacts(v *registry.View) contacts {
-	all := contacts{}
-	for _, e := range v.Entities() {
-		if c := contact(&e.Value); c != "" {
-			all[c] = append(all[c], e.Value.ABN)
-		}
-	}
-	for c, who := range all {
-		if len(who) == 1 {
-			delete(all, c)
-		}
-	}
-	return all
-}
-
-// others lists the other entities that gave the contact of this one.
-func (c contacts) others(e *registry.Entity) []registry.ABN {
+// sameContact lists the other entities that gave the contact of this one.
+func sameContact(book *registry.Casebook, e *registry.Entity) (others []registry.ABN) {
 	if e == nil {
 		return nil
 	}
-	out := slices.DeleteFunc(slices.Clone(c[contact(e)]), func(abn registry.ABN) bool { return abn == e.ABN })
-	slices.Sort(out)
-	return out
-}
-
-// contact is an address as it is compared: letters' case and what stands after
-// a plus sign make no other mailbox.
-func contact(e *registry.Entity) string {
-	c := strings.ToLower(strings.TrimSpace(e.Contact))
-	if name, host, ok := strings.Cut(c, "@"); ok {
-		name, _, _ = strings.Cut(name, "+")
-		return name + "@" + host
+	box := registry.Mailbox(e.Contact)
+	if box == "" {
+		return nil
 	}
-	return c
+	for id := range book.All(registry.Query{Kind: "entity", Where: []registry.Where{{Index: "contact", Value: box}}}) {
+		abn, err := registry.ParseABN(id)
+		if err != nil || abn == e.ABN {
+			continue
+		}
+		if x := book.View.Entity(abn); x != nil && registry.Mailbox(x.Contact) == box { // the index has the beginning of a long one
+			others = append(others, abn)
+		}
+	}
+	slices.Sort(others)
+	return others
 }
 
 func cut(s string) string {

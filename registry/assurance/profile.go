@@ -102,11 +102,6 @@ func (d *Desk) Requirements(book *registry.Casebook, p *registry.Product) Requir
 // RiskProfile computes a product's risk of what is known here; what is not known
 // is shown as that. For assessors and registrars.
 func (d *Desk) RiskProfile(book *registry.Casebook, p *registry.Product) (*certification.RiskProfile, error) {
-	return d.risk(book, p, sharedContacts(book.View))
-}
-
-// risk is RiskProfile with the shared contacts found beforehand.
-func (d *Desk) risk(book *registry.Casebook, p *registry.Product, shared contacts) (*certification.RiskProfile, error) {
 	in := certification.RiskInputs{}
 	if d.observed != nil {
 		for name, v := range d.observed(book, p.ID) {
@@ -154,7 +149,7 @@ func (d *Desk) risk(book *registry.Casebook, p *registry.Product, shared contact
 		}
 		in["evidence_age_months"] = max(in["evidence_age_months"], now.Sub(issued.Std()).Hours()/24/30.4)
 	}
-	found, err := d.signals(book, p.Owner, shared)
+	found, err := d.Signals(book, p.Owner)
 	if err != nil {
 		return nil, err
 	}

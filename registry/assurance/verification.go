@@ -107,7 +107,7 @@ func (d *Desk) openVerification(t *registry.Tx, id, productID string, requiremen
 	if p.Certification.State == registry.CertDelisted {
 		return fmt.Errorf("%w: the product is Delisted, which is an end state", registry.ErrState)
 	}
-	risk, err := d.risk(book, p, sharedContacts(book.View))
+	risk, err := d.RiskProfile(book, p)
 	if err != nil {
 		return err
 	}

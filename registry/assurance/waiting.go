@@ -40,7 +40,6 @@ func (d *Desk) Waiting(ctx context.Context, book *registry.Casebook) ([]Waiting,
 	}
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
-	shared := sharedContacts(book.View)
 	var out []Waiting
 	for _, id := range ids {
 		p := book.View.Product(id)
@@ -50,7 +49,7 @@ func (d *Desk) Waiting(ctx context.Context, book *registry.Casebook) ([]Waiting,
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		risk, err := d.risk(book, p, shared)
+		risk, err := d.RiskProfile(book, p)
 		if err != nil {
 			return nil, fmt.Errorf("risk of %s: %w", id, err)
 		}

@@ -215,6 +215,9 @@ func TestImportOfJSON(t *testing.T) {
 		"more after it": {"[" + one("J-11", "") + "] 7", "error"},
 		"no JSON":       {"product_id,name\n", "error"},
 		"nothing":       {"", "error"},
+		"broken lines":  {one("J-12", "") + "\nno JSON\n" + one("J-13", "") + "\n{\"product_id\":\n" + one("J-14", "") + `{"a"` + "\n\n" + one("J-15", ""), "created refused created refused created refused created"},
+		"many on one":   {one("J-16", "") + one("J-17", "") + " " + one("J-18", ""), "created created created"},
+		"over lines":    {strings.ReplaceAll(one("J-19", "")+"\n"+one("J-20", ""), ",", ",\n  ") + "\n}", "created created refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

@@ -226,10 +226,15 @@ func (l *Line) set(column, cell string) (err error) {
 	return err
 }
 
+// jsonReader reads an array of objects, or one object after the other. Of the
+// latter, one that is broken is refused by itself: the next begins on the next line
+// that begins with a brace.
 type jsonReader struct {
 	in    *bounded
-	d     *json.Decoder
+	b     *bufio.Reader
 	array bool
+	d     *json.Decoder // of the array, or of the objects between two such lines
+	held  []byte        // the line that the next of them begin with
 	n     int
 }
 
@@ -243,11 +248,15 @@ func newJSON(r *bounded) (reader, error) {
 		if c == ' ' || c == '\t' || c == '\n' || c == '\r' {
 			continue
 		}
+		if c != '[' && c != '{' {
+			return nil, registry.Field("", "the file is no JSON: it begins with neither an array nor an object")
+		}
 		if err := b.UnreadByte(); err != nil {
 			return nil, err
 		}
-		j := &jsonReader{in: r, d: json.NewDecoder(b), array: c == '['}
+		j := &jsonReader{in: r, b: b, array: c == '['}
 		if j.array {
+			j.d = json.NewDecoder(b)
 			_, _ = j.d.Token() // the bracket just seen
 		}
 		return j, nil
@@ -256,16 +265,71 @@ func newJSON(r *bounded) (reader, error) {
 
 func (j *jsonReader) next() (Line, int, error) {
 	j.in.left = readBytesMax
-	if !j.d.More() {
-		if j.array {
-			if _, err := j.d.Token(); err != nil {
-				return Line{}, j.n, registry.Field("", "the file breaks off after product %d", j.n)
+	if j.array {
+		return j.nextOfArray()
+	}
+	for {
+		if j.d == nil {
+			objects, err := j.upToBrace()
+			if errors.Is(err, errEndless) {
+				j.n++
+				return Line{}, j.n, endless(j.n)
 			}
-			j.array = false
-			if j.d.More() {
-				return Line{}, j.n, registry.Field("", "something follows the array")
+			if err != nil {
+				return Line{}, j.n, err
 			}
+			j.d = json.NewDecoder(bytes.NewReader(objects))
 		}
+		var raw json.RawMessage
+		err := j.d.Decode(&raw)
+		if errors.Is(err, io.EOF) {
+			j.d = nil
+			continue
+		}
+		j.n++
+		if err != nil {
+			j.d = nil
+			return Line{}, j.n, badLine("", "is no JSON")
+		}
+		return j.line(raw)
+	}
+}
+
+// upToBrace reads lines up to the next that begins with a brace; io.EOF when
+// there are none.
+func (j *jsonReader) upToBrace() ([]byte, error) {
+	lines := j.held
+	j.held = nil
+	for {
+		line, err := j.b.ReadBytes('\n')
+		text := bytes.TrimSpace(line)
+		if len(text) > 0 && text[0] == '{' && len(lines) > 0 {
+			j.held = line
+			return lines, nil
+		}
+		if len(text) > 0 {
+			lines = append(lines, line...)
+		}
+		switch {
+		case errors.Is(err, io.EOF) && len(lines) > 0:
+			return lines, nil
+		case err != nil:
+			return nil, err
+		case len(lines) > readBytesMax:
+			return nil, errEndless
+		}
+	}
+}
+
+func (j *jsonReader) nextOfArray() (Line, int, error) {
+	if !j.d.More() {
+		if _, err := j.d.Token(); err != nil {
+			return Line{}, j.n, registry.Field("", "the file breaks off after product %d", j.n)
+		}
+		if j.d.More() {
+			return Line{}, j.n, registry.Field("", "something follows the array")
+		}
+		j.array, j.d = false, nil // and nothing is left to read
 		return Line{}, j.n, io.EOF
 	}
 	j.n++
@@ -274,8 +338,12 @@ func (j *jsonReader) next() (Line, int, error) {
 		return Line{}, j.n, endless(j.n)
 	} else if err != nil {
 		// Where the next one begins cannot be known.
-		return Line{}, j.n, registry.Field("", "product %d is no JSON (near byte %d)", j.n, j.d.InputOffset())
+		return Line{}, j.n, registry.Field("", "product %d is no JSON (near byte %d); with one object a line the others could be read", j.n, j.d.InputOffset())
 	}
+	return j.line(raw)
+}
+
+func (j *jsonReader) line(raw []byte) (Line, int, error) {
 	if len(raw) > lineBytesMax {
 		return Line{}, j.n, badLine("", "is longer than %d bytes", lineBytesMax)
 	}
