@@ -12,6 +12,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/dspgate/dspgate/anomaly"
+	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/control/controltest"
@@ -27,6 +29,7 @@ var pages = map[string][]struct{ name, path string }{
 		{"overview", "/console/"}, {"entities", "/console/entities"}, {"entity", "/console/entities/65000000101"}, {"products", "/console/products"}, {"product", "/console/products/FP-1009"},
 		{"suspend-what", "/console/suspend"}, {"suspend", "/console/suspend?kind=product&id=FP-1003"}, {"suspend-service", "/console/suspend?kind=service&id=receipts.get"}, {"suspend-again", "/console/suspend?kind=entity&id=35000001111"},
 		{"find", "/console/find?q=bird"}, {"find-none", "/console/find?q=nothing"}, {"find-what", "/console/find"}, {"suspensions", "/console/suspensions?all=1"}, {"suspension", "/console/suspensions/SU-currawong"}, {"sidecars", "/console/sidecars"},
+		{"policies", "/console/policies"}, {"policy", "/console/policies/enumeration"}, {"policy-rule", "/console/policies/rule?id=fan-out"}, {"missing-fields", "/console/missing-fields"},
 		{"decisions", "/console/decisions?product=FP-1001"}, {"decision", "/console/decisions/00000000000000000000000000"}, {"tokens", "/console/tokens"}, {"not-for-you", "/console/audit"}, {"nothing-here", "/console/products/FP-9999"},
 	},
 	"auditor@agency.example": {{"audit", "/console/audit"}, {"audit-entry", "/console/audit/0"}, {"changes", "/console/changes"}},
@@ -46,6 +49,11 @@ func TestPagesAreAccessibleAndFit(t *testing.T) {
 	}
 	w.Records[id] = authz.Record{ID: id, At: registry.At(time.Now()), ProductID: "FP-1001", Reason: authz.VersionUnsupported, ClientID: "fp-1001-prod", Version: "4.8",
 		Environment: registry.PROD, Service: "receipts.get", Route: "GET /lodgments/v1/receipts/{id}", Sidecar: "sidecar-1", Revision: 1}
+	for _, s := range policy.Starters() {
+		w.Policy(s.ID, s.Purpose, s.Rule)
+	}
+	w.Alarm("FP-1001", "812 people where about 4 is usual at this hour of the week")
+	w.Fields = []anomaly.FieldTally{{Product: "FP-1001", Service: "as.0004.get", Calls: 812, Missing: [anomaly.NFields]uint64{anomaly.FieldVersion: 30, anomaly.FieldPerson: 812}}}
 	w.Used = func(l *ratelimit.Limit) control.LimitUse {
 		return control.LimitUse{Used: l.Capacity() - 12, Refused: 3}
 	}
