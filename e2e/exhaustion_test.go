@@ -181,7 +181,20 @@ func logs(t testing.TB, s *stack) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range paths {
+	access := filepath.Join(s.dir, "access.log") // Envoy's own, which it writes now and then, all that waits at once
+	size := func() int64 {
+		i, err := os.Stat(access)
+		if err != nil {
+			return 0
+		}
+		return i.Size()
+	}
+	before := size()
+	eventually(t, 60*time.Second, "Envoy writes its access log", func() bool {
+		s.ask(t, "GET", lookup, "", nil)
+		return size() > before
+	})
+	for _, p := range append(paths, access) {
 		b, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)

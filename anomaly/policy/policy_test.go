@@ -131,7 +131,7 @@ func TestRulesAreChecked(t *testing.T) {
 	if err := good.Check(""); err != nil {
 		t.Error(err)
 	}
-	if got, want := good.Text(), "when persons-hour of a product or client-app is as rare as 1 in 1e+04: throttle to 5 calls a second for 60 minutes"; got != want {
+	if got, want := good.Text(), "when persons-hour of a product or client-app is as rare as 1 in 10000: throttle to 5 calls a second for 60 minutes"; got != want {
 		t.Errorf("%q", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -231,7 +232,7 @@ func (r *Rule) Text() string {
 	}
 	text := "when " + what + " of a " + strings.Join(c.kinds(), " or ")
 	if c.Surprise > 0 {
-		text += fmt.Sprintf(" is as rare as 1 in %.3g", math.Pow(10, c.Surprise))
+		text += " is as rare as 1 in " + strconv.FormatFloat(math.Pow(10, math.Min(c.Surprise, 15)), 'f', 0, 64)
 	}
 	return text + ": " + r.Then.Text()
 }
@@ -247,6 +248,9 @@ func (a *Countermeasure) Text() string {
 		}
 	case Throttle:
 		text += fmt.Sprintf(" to %d calls a second", a.Rate)
+		if a.Rate == 1 {
+			text = "throttle to one call a second"
+		}
 	case Restrict:
 		text += fmt.Sprintf(" to services rated %d or lower", a.MaxRisk)
 	}

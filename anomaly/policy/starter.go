@@ -33,7 +33,7 @@ func Starters() []Starter {
 			Condition{Signals: names(anomaly.SignalNewNetworks, anomaly.SignalNetworks, anomaly.SignalFanOut, anomaly.SignalRush, anomaly.SignalSweep), Subjects: []string{app}, Signs: 2, Within: 60},
 			Countermeasure{Do: Suspend, Minutes: 60},
 		}},
-		{"fan-out", "Leave services of low ratings alone to a product that is called with many software IDs it never used.", Rule{
+		{"fan-out", "Leave only services of low ratings to a product that is called with many software IDs it never used.", Rule{
 			Condition{Signals: names(anomaly.SignalFanOut), Subjects: []string{product}, Risk: 3},
 			Countermeasure{Do: Restrict, MaxRisk: 2, Minutes: 120},
 		}},

@@ -48,7 +48,8 @@ func newShipping(ctx context.Context, cfg shippingConfig, sidecar string, reg pr
 	x := &countedExporter{log: logs}
 	err := registerAll(reg,
 		counter("logs_shipped_total", "Log records shipped.", func() float64 { return float64(x.shipped.Load()) }),
-		counter("logs_unshipped_total", "Log records that could not be shipped; those dropped for want of room in the queue are not among them.", func() float64 { return float64(x.failed.Load()) }),
+		counter("logs_unshipped_total", "Log records that the receiver did not take.", func() float64 { return float64(x.failed.Load()) }),
+		counter("logs_dropped_total", "Log records dropped because too many waited to be shipped.", func() float64 { return float64(x.dropped.Load()) }),
 	)
 	if err != nil || cfg.OTLP == "" {
 		return nil, err
@@ -70,9 +71,10 @@ func newShipping(ctx context.Context, cfg shippingConfig, sidecar string, reg pr
 		return nil, fmt.Errorf("shipping.otlp: %w", err)
 	}
 	x.Exporter = next
+	room := cmp.Or(cfg.Queue, 8192)
 	p := sdklog.NewLoggerProvider(
 		sdklog.WithResource(resource.NewSchemaless(attribute.String("service.name", "dspgate"), attribute.String("service.instance.id", sidecar))),
-		sdklog.WithProcessor(sdklog.NewBatchProcessor(x, sdklog.WithMaxQueueSize(cmp.Or(cfg.Queue, 8192)), sdklog.WithExportInterval(time.Second))),
+		sdklog.WithProcessor(roomFor{sdklog.NewBatchProcessor(x, sdklog.WithMaxQueueSize(room), sdklog.WithExportInterval(time.Second)), x, int64(room)}),
 	)
 	return &shipping{provider: p, logger: p.Logger("github.com/dspgate/dspgate")}, nil
 }
@@ -124,12 +126,33 @@ type countedExporter struct {
 	sdklog.Exporter
 	log             *slog.Logger
 	shipped, failed atomic.Uint64
+	dropped         atomic.Uint64
+	waiting         atomic.Int64 // in the queue, or being exported
 	failing         atomic.Bool
+}
+
+// roomFor lets as many records wait as the queue holds, and counts the others:
+// the queue itself would overwrite the oldest and tell nobody.
+type roomFor struct {
+	sdklog.Processor
+	x    *countedExporter
+	most int64
+}
+
+// OnEmit implements sdklog.Processor.
+func (r roomFor) OnEmit(ctx context.Context, record *sdklog.Record) error {
+	if r.x.waiting.Add(1) > r.most {
+		r.x.waiting.Add(-1)
+		r.x.dropped.Add(1)
+		return nil
+	}
+	return r.Processor.OnEmit(ctx, record)
 }
 
 // Export implements sdklog.Exporter.
 func (x *countedExporter) Export(ctx context.Context, records []sdklog.Record) error {
 	err := x.Exporter.Export(ctx, records)
+	x.waiting.Add(-int64(len(records)))
 	if err == nil {
 		x.shipped.Add(uint64(len(records)))
 		if x.failing.Swap(false) {

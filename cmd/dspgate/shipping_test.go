@@ -130,6 +130,45 @@ func TestLogsAreShippedWithoutTFNs(t *testing.T) {
 	}
 }
 
+// What finds no room in the queue is counted, and the receiver gets the rest.
+func TestRecordsDroppedOnTheirWayAreCounted(t *testing.T) {
+	g, release := &gatherer{}, make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-release
+		g.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	reg := prometheus.NewRegistry()
+	s, err := newShipping(t.Context(), shippingConfig{OTLP: srv.URL + "/v1/logs", Queue: 4}, "sidecar-1", reg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := authz.NewIDs()
+	for range 100 {
+		s.Consume(&accesslog.Entry{Decision: ids.Next(time.Now()), Reason: authz.OK, Service: "abr.lookup", Status: 200, Start: time.Now()})
+	}
+	counted := func(name string) float64 {
+		all, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			if f.GetName() == name {
+				return f.GetMetric()[0].GetCounter().GetValue()
+			}
+		}
+		return -1
+	}
+	if n := counted("logs_dropped_total"); n != 96 {
+		t.Errorf("%v dropped of 100, with room for 4", n)
+	}
+	close(release)
+	s.close()
+	if shipped, failed := counted("logs_shipped_total"), counted("logs_unshipped_total"); shipped+failed > 4 {
+		t.Errorf("%v shipped, %v not", shipped, failed)
+	}
+}
+
 func TestShippingIsRefusedInPlainText(t *testing.T) {
 	for _, address := range []string{"http://collector.example:4318/v1/logs", "collector:4318", "https://user:pw@collector.example", "ftp://127.0.0.1/x"} {
 		if _, err := newShipping(t.Context(), shippingConfig{OTLP: address}, "s", prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err == nil {
