@@ -158,6 +158,7 @@ const (
 // watch is what alarms know of one subject.
 type watch struct {
 	watchState
+	slide  slide
 	bars   [nVigils][2]float64 // today's, before what is common to all
 	barsOf int64               // the day they are of
 }
@@ -414,6 +415,7 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 		elsewhere = w.elsewhere[s.ID]
 	}
 	values := a.values(p, f, &y, elsewhere, when)
+	a.slide.to(w.minute, w.sixth, &values)
 	if !mature {
 		out = w.newcomer(out, s, p, f)
 	}
@@ -426,7 +428,7 @@ func (w *Watcher) alarms(out []Signal, s Subject, p *profile, f fresh, over bool
 		}
 		if over && (settled || v.stat.atHome()) {
 			day := &a.Tide[i].Most[class][slotOf(a.Day, vigilDays)]
-			learn := values[i]
+			learn := max(values[i], a.slide.most[i])
 			if mature {
 				learn = min(learn, most)
 			}
@@ -544,7 +546,7 @@ func (r *readers) fade() {
 }
 
 // rulesVersion changes with what the rules above mean, where no number says so.
-const rulesVersion = 3
+const rulesVersion = 4
 
 // Fixed are all numbers that decide what is told, as text: who wants to know
 // whether two watchers are the same compares them.

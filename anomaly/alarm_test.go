@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // What a product did in weeks is what it is held against, also after a restart:
@@ -85,6 +87,57 @@ func TestABarDoesNotFollowAtOnce(t *testing.T) {
 	if got := a.bar(0, 0); got != driftTimes*10 {
 		t.Errorf("bar %v two days later, want what the weeks before allow, %v", got, driftTimes*10)
 	}
+}
+
+// Who begins in the middle of a minute is counted on when it ends.
+func TestAnySixtySecondsAreAMinute(t *testing.T) {
+	f := newFleet(1, 4)
+	f.days(t, matureAge+1, "FP-1", 0.05)
+	for half, told := range []bool{false, true} { // the last of one minute, the first of the next
+		for i := range 14 {
+			f.call(Observation{Product: "FP-1", ClientApp: "FP-1-app", Person: hashOf("stranger", 20*half+i), Source: hashOf("net", 0), Service: "abr.lookup", Version: "1.2.0", Verb: Read})
+		}
+		f.w.Merge(&Report{Sidecar: "sc-0", From: f.now(), Seconds: 10, Subjects: f.collectors[0].Take()})
+		after := 40 * time.Second
+		if half == 1 {
+			after = 20 * time.Second
+		}
+		got := false
+		for _, s := range f.w.Tick(time.Unix(f.now(), 0).Add(after).Add(f.w.cfg.Grace)) {
+			got = got || s.Name == SignalHarvest && s.Subject.Kind == Product && s.Value == 28
+		}
+		if got != told {
+			t.Errorf("after %d of the halves, each of 14 strangers: told %v, want %v", half+1, got, told)
+		}
+		f.endMinute(t)
+	}
+}
+
+func TestASlideCountsSixtySeconds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var x slide
+		var calls []int // in each ten seconds
+		for now := 0; now < 40; now++ {
+			n := rapid.IntRange(0, 3).Draw(t, "calls")
+			calls = append(calls, n)
+			if n == 0 && now%sixths != sixths-1 { // nobody looks when there was none
+				continue
+			}
+			var values [nVigils]float64
+			want := 0.0
+			for back := range sixths {
+				if now-back >= 0 {
+					want += float64(calls[now-back])
+				}
+			}
+			for at := now - now%sixths; at <= now; at++ {
+				values[0] += float64(calls[at])
+			}
+			if x.to(int64(now/sixths), now%sixths, &values); values[0] != want {
+				t.Fatalf("%v in the last sixty seconds, want %v of %v", values[0], want, calls)
+			}
+		}
+	})
 }
 
 func TestSumsForget(t *testing.T) {

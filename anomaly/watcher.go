@@ -88,6 +88,7 @@ type Watcher struct {
 	inherited    map[Subject]Mark // what the watcher before this one posted
 	networks     int              // of them
 	minute       int64            // the open minute, counted from 1970
+	sixth        int              // of the open minute
 	reported     map[string]int64 // sidecars, and the last minute each reported of
 	whole        bool             // every sidecar that reported of the minute before has reported of this one
 	any          bool             // some sidecar reported of this minute
@@ -218,6 +219,10 @@ func (w *Watcher) Tick(now time.Time) []Signal {
 	}
 	var out []Signal
 	over := minute > w.minute
+	w.sixth = sixths - 1
+	if !over {
+		w.sixth = int(min(max(now.Add(-w.cfg.Grace).Unix()-w.minute*60, 0)/(60/sixths), sixths-1))
+	}
 	w.whole = w.complete()
 	if over && w.whole {
 		w.wholeMinutes++
