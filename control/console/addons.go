@@ -2,7 +2,6 @@ package console
 
 import (
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -250,9 +249,4 @@ func (v *visit) commanded(q request, at func(string) place, to string, again fun
 		return again(e.Status, p)
 	}
 	return err
-}
-
-// productLink leads to a page about one product.
-func productLink(page, id string) string {
-	return page + "?" + url.Values{"product": {id}}.Encode()
 }

@@ -81,7 +81,7 @@ func TestEcosystemThroughThePages(t *testing.T) {
 	for name := range form {
 		if strings.HasPrefix(name, "a-") {
 			form.Set(name, "none of these words")
-			body = does(t, dev, page, form, 422, `href="#q-`+strings.TrimPrefix(name, "a-")+`"`)
+			does(t, dev, page, form, 422, `href="#q-`+strings.TrimPrefix(name, "a-")+`"`)
 			break
 		}
 	}
