@@ -156,8 +156,11 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 	if standing.Code != registry.Good {
 		return StandingReason(&standing)
 	}
-	if standing.Version != nil {
-		d.Version = standing.Version.Version
+	if ver := standing.Version; ver != nil {
+		d.Version, d.Build = ver.Version, standing.Build
+		if ver.SupportUntil != 0 && ver.SupportUntil < at+registry.Time(SunsetAhead.Milliseconds()) {
+			d.Sunset = ver.SupportUntil
+		}
 	}
 	d.Suspension, d.throttles = standing.Bypassed, standing.Throttles
 

@@ -23,14 +23,17 @@ type Decision struct {
 	Revision registry.Revision
 
 	// Who was found, as far as the decision came.
-	App         *registry.ClientApp
-	Product     *registry.Product
-	Service     *registry.Service
-	Suspension  *registry.Suspension // that decided, or that Bypassed did not
-	Holder      registry.ABN
-	ClientABN   registry.ABN
-	SSID        string // as verified; points into the token cache or the View
-	Version     string // as registered; "" when the caller did not say
+	App        *registry.ClientApp
+	Product    *registry.Product
+	Service    *registry.Service
+	Suspension *registry.Suspension // that decided, or that Bypassed did not
+	Holder     registry.ABN
+	ClientABN  registry.ABN
+	SSID       string // as verified; points into the token cache or the View
+	Version    string // as registered; "" when the caller did not say
+	Build      bool   // an unregistered build of that version, which passes with a warning
+	// Sunset is when the version's support ends, once that is near (SunsetAhead).
+	Sunset      registry.Time
 	Environment registry.Environment
 	Match       registry.Match
 	// SubjectHash is the keyed hash of the person or client the call concerns;
@@ -59,6 +62,10 @@ type Decision struct {
 	// Refused is the limit that refused; Shadowed one that only would have.
 	Refused, Shadowed *PlanItem
 }
+
+// SunsetAhead is how long before the end of a version's support its callers are
+// told (RFC 8594), so that software can tell its users.
+const SunsetAhead = 90 * 24 * time.Hour
 
 // Allowed tells whether the call may pass.
 func (d *Decision) Allowed() bool { return d.Reason == OK }

@@ -15,6 +15,7 @@ type productBody struct {
 	Scenario   uint8             `json:"scenario,omitempty" maximum:"6"`
 	Category   registry.Category `json:"category,omitempty" enum:"A,B,C,D,E"`
 	OwnABNOnly bool              `json:"own_abn_only,omitempty"`
+	WarnBuilds bool              `json:"warn_builds,omitempty" doc:"Calls of an unregistered build of a registered version (4.3.17 of 4.3) pass with the header x-dsp-warning, unless that version is security_relevant. Else they are refused."`
 	Reason     string            `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
@@ -25,6 +26,7 @@ type productUpdate struct {
 	Scenario   uint8             `json:"scenario,omitempty" maximum:"6"`
 	Category   registry.Category `json:"category,omitempty" enum:"A,B,C,D,E"`
 	OwnABNOnly bool              `json:"own_abn_only,omitempty"`
+	WarnBuilds bool              `json:"warn_builds,omitempty" doc:"Calls of an unregistered build of a registered version (4.3.17 of 4.3) pass with the header x-dsp-warning, unless that version is security_relevant. Else they are refused."`
 	Reason     string            `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
 }
 
@@ -116,7 +118,7 @@ func (s *server) createProduct(c *call, in *productBody) (answer, error) {
 			return answer{}, err
 		}
 	}
-	p := registry.Product{ID: in.ID, Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly}
+	p := registry.Product{ID: in.ID, Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly, WarnBuilds: in.WarnBuilds}
 	for _, v := range in.Versions {
 		p.Versions = append(p.Versions, registry.Version(v))
 	}
@@ -129,7 +131,7 @@ func (s *server) updateProduct(c *call, in *productUpdate) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	p := registry.Product{ID: c.path("id"), Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly}
+	p := registry.Product{ID: c.path("id"), Name: in.Name, Owner: in.Owner, Chain: in.Chain, Scenario: in.Scenario, Category: in.Category, OwnABNOnly: in.OwnABNOnly, WarnBuilds: in.WarnBuilds}
 	r, err := s.reg.UpdateProduct(c.r.Context(), c.actor, p, m)
 	return changed(r, err, found)
 }

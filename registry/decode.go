@@ -150,6 +150,9 @@ func (d *decoder) product(data []byte, p *Product) bool {
 		case "tier":
 			s.once(&seen, 11)
 			p.Tier = d.word(s.text())
+		case "warn_builds":
+			s.once(&seen, 12)
+			p.WarnBuilds = s.bool()
 		default:
 			return false
 		}

@@ -29,7 +29,7 @@ func genProduct(t *rapid.T) Product {
 			MaxRisk: Risk(rapid.IntRange(0, 4).Draw(t, "risk")),
 		},
 		Category: Category(rapid.SampledFrom([]string{"", "A", "E"}).Draw(t, "category")), Scenario: rapid.Uint8().Draw(t, "scenario"),
-		OwnABNOnly: rapid.Bool().Draw(t, "own"), Updated: genTime(t), Tier: text.Draw(t, "tier"),
+		OwnABNOnly: rapid.Bool().Draw(t, "own"), WarnBuilds: rapid.Bool().Draw(t, "builds"), Updated: genTime(t), Tier: text.Draw(t, "tier"),
 	}
 	for range rapid.IntRange(0, 20).Draw(t, "versions") {
 		p.Versions = append(p.Versions, Version{

@@ -1,5 +1,7 @@
 package registry
 
+import "strings"
+
 // The nouns of the register. Each is a record: stored as one JSON value,
 // changed only by a command of Register, held in a View by pointer and never
 // modified after it entered one.
@@ -53,6 +55,7 @@ type Product struct {
 	Certification Certification `json:"certification"`
 	Scenario      uint8         `json:"scenario,omitempty"`     // deployment scenario 1–6 (domain model §2)
 	OwnABNOnly    bool          `json:"own_abn_only,omitempty"` // in-house: acts for its owner and nobody else
+	WarnBuilds    bool          `json:"warn_builds,omitempty"`  // builds of registered versions pass, with a warning (BuildOf)
 }
 
 // Delivers tells whether abn is the owner or a member of the delivery chain.
@@ -76,6 +79,26 @@ func (p *Product) Version(v string) *Version {
 		}
 	}
 	return nil
+}
+
+// BuildOf finds the registered version that an unregistered one is a build of,
+// 4.3 for 4.3.17 or 4.3-rc1: the longest there is; nil when there is none, the
+// product's builds have to be registered, or it changes something that matters for
+// security, so that which build it is matters too.
+func (p *Product) BuildOf(v string) (of *Version) {
+	if !p.WarnBuilds {
+		return nil
+	}
+	for i := range p.Versions {
+		x := &p.Versions[i]
+		if n := len(x.Version); n < len(v) && v[:n] == x.Version && strings.IndexByte(".-+", v[n]) >= 0 && (of == nil || n > len(of.Version)) {
+			of = x
+		}
+	}
+	if of != nil && of.SecurityRelevant {
+		return nil
+	}
+	return of
 }
 
 // Entitled finds the entitlement to a service in an environment; nil when none.

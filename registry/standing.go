@@ -42,6 +42,7 @@ type Standing struct {
 	Code       StandingCode
 	Product    *Product
 	Version    *Version    // nil when the caller did not say or it is unknown
+	Build      bool        // what the caller said is an unregistered build of Version
 	Suspension *Suspension // the one that decides, when Code is one of the suspended
 	// Bypassed is a suspension that would have denied, had the service not been
 	// available while suspended.
@@ -184,7 +185,10 @@ func (v *View) versionStanding(s Standing, q *StandingQuery, at Time) Standing {
 	}
 	ver := s.Product.Version(q.Version)
 	if ver == nil {
-		return s.deny(VersionNotRegistered, nil)
+		if ver = s.Product.BuildOf(q.Version); ver == nil {
+			return s.deny(VersionNotRegistered, nil)
+		}
+		s.Build = true
 	}
 	return v.oneVersion(s, q, ver, at)
 }

@@ -135,6 +135,22 @@ func TestStanding(t *testing.T) {
 		{"certification ended, in EVTE", func(w *world) { w.product.Certification.ValidUntil = 100; w.q.Environment = EVTE }, Good},
 
 		{"version unknown", func(w *world) { w.q.Version = "5" }, VersionNotRegistered},
+		{"a build, which has to be registered", func(w *world) { w.q.Version = "5.0.17" }, VersionNotRegistered},
+		{"a build, which may pass", func(w *world) { w.product.WarnBuilds = true; w.q.Version = "5.0.17" }, Good},
+		{"a build with a sign", func(w *world) { w.product.WarnBuilds = true; w.q.Version = "5.0-rc1" }, Good},
+		{"a longer number is no build", func(w *world) { w.product.WarnBuilds = true; w.q.Version = "5.01" }, VersionNotRegistered},
+		{"nothing after the point", func(w *world) { w.product.WarnBuilds = true; w.q.Version = "5" }, VersionNotRegistered},
+		{"a build of what matters for security", func(w *world) {
+			w.product.WarnBuilds, w.product.Versions[0].SecurityRelevant, w.q.Version = true, true, "5.0.17"
+		}, VersionNotRegistered},
+		{"a build of what is no longer supported", func(w *world) { w.product.WarnBuilds = true; w.q.Version = "4.8.1" }, VersionUnsupported},
+		{"a build of what is blocked", func(w *world) {
+			w.product.WarnBuilds, w.product.Versions[0].State, w.q.Version = true, VersionBlocked, "5.0.1"
+		}, VersionBlockedStanding},
+		{"a build of what is suspended", func(w *world) {
+			w.suspend(KindVersion, "FP-1@5.0", nil)
+			w.product.WarnBuilds, w.q.Version = true, "5.0.1"
+		}, VersionBlockedStanding},
 		{"version no longer supported", func(w *world) { w.q.Version = "4.8" }, VersionUnsupported},
 		{"version blocked", func(w *world) { w.product.Versions[0].State = VersionBlocked }, VersionBlockedStanding},
 		{"version suspended", func(w *world) { w.suspend(KindVersion, "FP-1@5.0", nil) }, VersionBlockedStanding},

@@ -18,6 +18,7 @@ func newProductCmd(g *globals) *cobra.Command {
 		{flag: "scenario", member: "scenario", kind: number, usage: "deployment scenario, 1 to 6"},
 		{flag: "category", member: "category", kind: text, usage: "DSP category, A to E"},
 		{flag: "own-abn-only", member: "own_abn_only", kind: toggle, usage: "in-house: acts for its owner and nobody else"},
+		{flag: "warn-builds", member: "warn_builds", kind: toggle, usage: "let unregistered builds of registered versions pass with a warning"},
 		reasonField,
 	}
 	return parent("product", "What is certified",
@@ -39,7 +40,7 @@ func newProductCmd(g *globals) *cobra.Command {
 		writeCmd(g, write{
 			use: "update PRODUCT", short: "Change a product", as: "registrar", names: []string{"PRODUCT"}, fields: fields,
 			method: http.MethodPut, path: byID("products"), read: byID("products"),
-			keep: []string{"name", "owner", "chain", "scenario", "category", "own_abn_only"},
+			keep: []string{"name", "owner", "chain", "scenario", "category", "own_abn_only", "warn_builds"},
 		}),
 		newProductVersionCmd(g),
 		newEntitlementCmd(g), newRiskCmd(g),

@@ -109,7 +109,7 @@ func startStoryDemo(t *testing.T) (bin, dir string) {
 
 // storyCall sends one call through Envoy: call METHOD PATH [-evte] [-no-token]
 // [-header k=v]… [-body text] [-token file] [token flags…]. It prints the status
-// and the code, what the headers say of limits, then the body. It fails when the call is refused; with "!" in
+// and the code, what the headers say of limits and versions, then the body. It fails when the call is refused; with "!" in
 // front it fails when the call is allowed.
 func storyCall(ts *testscript.TestScript, bin, dir string, neg bool, args []string) {
 	status, code, limits, body := doStoryCall(ts, bin, dir, args)
@@ -119,12 +119,12 @@ func storyCall(ts *testscript.TestScript, bin, dir string, neg bool, args []stri
 	}
 }
 
-// storyUntil repeats a call until it gets a status or a code, and prints the
-// last answer as call does: until WANT call….
+// storyUntil repeats a call until it gets a status, a code or, as "sunset", that
+// header, and prints the last answer as call does: until WANT call….
 func storyUntil(ts *testscript.TestScript, bin, dir string, args []string) {
 	for deadline := time.Now().Add(60 * time.Second); ; {
 		status, code, limits, body := doStoryCall(ts, bin, dir, args[1:])
-		if args[0] == fmt.Sprint(status) || args[0] == code {
+		if args[0] == fmt.Sprint(status) || args[0] == code || args[0] == "sunset" && strings.Contains(limits, "Sunset: ") {
 			fmt.Fprintf(ts.Stdout(), "%d %s\n%s%s\n", status, code, limits, body)
 			return
 		}
@@ -220,7 +220,7 @@ func storyCallOnce(ts *testscript.TestScript, bin, dir string, args []string) (s
 	if json.Unmarshal(b, &problem) == nil && len(problem.Errors) > 0 {
 		code = problem.Errors[0].Code
 	}
-	for _, name := range []string{"RateLimit-Policy", "RateLimit", "Retry-After"} {
+	for _, name := range []string{"RateLimit-Policy", "RateLimit", "Retry-After", "X-Dsp-Warning", "Sunset"} {
 		if v := resp.Header.Get(name); v != "" {
 			limits += name + ": " + v + "\n"
 		}

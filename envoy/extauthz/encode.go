@@ -219,8 +219,18 @@ func (e *encoder) appendOK(b []byte, r *authz.Request, dec *authz.Decision, revi
 	b = appendRemoveNone(b, headers.ClaimProductID, 0)
 	b = appendRemoveNone(b, headers.ClaimProductVersion, 0)
 	b = appendRemoveNone(b, headers.ClaimSoftwareID, 0)
+	if dec.Build {
+		b = appendHeader(b, okResponseHeaders, headers.Warning, authz.VersionNotRegistered.String())
+	}
+	if dec.Sunset != 0 {
+		var date [32]byte
+		b = appendHeader(b, okResponseHeaders, headers.Sunset, dec.Sunset.Std().UTC().AppendFormat(date[:0], httpDate))
+	}
 	return closed(appendRateLimits(b, okResponseHeaders, dec), at)
 }
+
+// httpDate is the format of RFC 9110 §5.6.7, in UTC.
+const httpDate = "Mon, 02 Jan 2006 15:04:05 GMT"
 
 func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) []byte {
 	d := &e.denied[dec.Reason]

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,12 @@ func expected(t testing.TB, o Options, r *authz.Request, d *authz.Decision) *aut
 			ok.HeadersToRemove = append(ok.HeadersToRemove, "authorization")
 		}
 		ok.HeadersToRemove = append(ok.HeadersToRemove, "x-product-id", "x-product-version", "x-software-id")
+		if d.Build {
+			ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, set("x-dsp-warning", "version-not-registered"))
+		}
+		if d.Sunset != 0 {
+			ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, set("sunset", d.Sunset.Std().Format(http.TimeFormat)))
+		}
 		resp.HttpResponse = &authv3.CheckResponse_OkResponse{OkResponse: ok}
 		return resp
 	}
@@ -149,6 +156,8 @@ func TestEveryReasonAnswersAsTheGeneratedTypesWould(t *testing.T) {
 	}
 	d := decision(authz.OK)
 	checkAnswer(t, Options{ForwardAuthorization: true, Sidecar: "s-1"}, &authz.Request{}, &d)
+	d.Build, d.Sunset = true, registry.Time(1_800_000_000_123)
+	checkAnswer(t, Options{}, &authz.Request{}, &d)
 	d = authz.Decision{ID: d.ID, Product: &registry.Product{}, Service: &registry.Service{}}
 	checkAnswer(t, Options{}, &authz.Request{}, &d)
 }
@@ -214,6 +223,7 @@ func TestEncodeDoesNotAllocate(t *testing.T) {
 	buf := make([]byte, 0, answerBytes)
 	for _, reason := range []authz.Reason{authz.OK, authz.ProductSuspended, authz.TokenMalformed, authz.RateLimited} {
 		d := decision(reason)
+		d.Build, d.Sunset = true, registry.Time(1_800_000_000_123)
 		r := authz.Request{Method: "GET", Target: "/individuals/v1/220115957/prefill?year=2026"}
 		if n := testing.AllocsPerRun(100, func() { e.append(buf, &r, &d) }); n != 0 {
 			t.Errorf("%s: %v allocations: answerBytes is too small, or something escapes", reason, n)

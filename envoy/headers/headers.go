@@ -39,6 +39,14 @@ const (
 	ClaimSoftwareID     = "x-software-id"
 )
 
+// What the caller is told with an answer that passed: Warning holds a code that
+// will refuse such calls when nothing is done, Sunset (RFC 8594) when the
+// version's support ends.
+const (
+	Warning = "x-dsp-warning"
+	Sunset  = "sunset"
+)
+
 // Set lists the headers the authorizer sets for the upstream.
 func Set() []string {
 	return []string{DecisionID, ABN, ProductID, ProductVersion, SoftwareID, ClientABN, Service, Environment, Revision, Admission, NotAfter}
