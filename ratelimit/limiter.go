@@ -340,6 +340,9 @@ func (l *Limiter) open(limit *Limit, at *instant) *account {
 	a.setPeriod(at)
 	if l.shard(limit.ID).hot[HotLimit{a.id, a.period}] { // find holds the shard's lock
 		a.standing = false
+		// This tenure may have been lent some of the period and have spent it, and the
+		// account have gone while the clock was ahead: the pool still has what it said.
+		a.forgot = a.end != 0 && l.passed(a.end, at)
 		a.rest = limit.Total().Cap
 		a.at = at.elapsed
 		return a
