@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,20 +14,21 @@ import (
 	"github.com/dspgate/dspgate/ratelimit/ratelimittest"
 )
 
-// pair is two sidecars on one pool; the wall clock of the second can be set.
+// pair is two sidecars on one pool, whose wall clocks can be set.
 type pair struct {
-	t       *testing.T
 	began   time.Time
-	wall    atomic.Int64 // how far the second one's is off, in nanoseconds
+	wall    [2]atomic.Int64 // how far each is off, in nanoseconds
+	up      *gate           // shut while the pool is away
 	nodes   [2]*rl.Limiter
 	limits  [2]*rl.Limit
 	subject uint64
 }
 
-// inPairs runs f with two sidecars that share a limit.
-func inPairs(t *testing.T, kind rl.Kind, amount int64, f func(p *pair)) {
+// inPairs runs f with two sidecars that share a limit. The second one joins when
+// that is in use already, or not.
+func inPairs(t *testing.T, kind rl.Kind, amount int64, inUse bool, f func(p *pair)) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pair{t: t, began: time.Now()}
+		p := &pair{began: time.Now(), up: &gate{}}
 		pool := ratelimittest.NewPool()
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -34,7 +36,7 @@ func inPairs(t *testing.T, kind rl.Kind, amount int64, f func(p *pair)) {
 		defer cancel()
 		for i, name := range []string{"first", "second"} {
 			p.limits[i] = &rl.Limit{ID: "day", Version: 1, Kind: kind, Amount: amount}
-			l, err := rl.New(rl.Options{ID: name, Pool: pool, Elapsed: p.elapsed, Now: func() time.Time { return p.now(i) }})
+			l, err := rl.New(rl.Options{ID: name, Pool: &wire{pool: pool, up: p.up, rng: rand.New(rand.NewPCG(uint64(i), 4))}, Elapsed: p.elapsed, Now: func() time.Time { return p.now(i) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +45,9 @@ func inPairs(t *testing.T, kind rl.Kind, amount int64, f func(p *pair)) {
 			for !l.Ready() {
 				time.Sleep(time.Millisecond)
 			}
-			p.spend(i, 1) // the second one joins when the limit is in use
+			if inUse {
+				p.spend(i, 1)
+			}
 		}
 		f(p)
 	})
@@ -52,7 +56,7 @@ func inPairs(t *testing.T, kind rl.Kind, amount int64, f func(p *pair)) {
 func (p *pair) elapsed() time.Duration { return time.Since(p.began) + time.Hour }
 
 func (p *pair) now(i int) time.Time {
-	return time.Now().Add(time.Duration(int64(i) * p.wall.Load()))
+	return time.Now().Add(time.Duration(p.wall[i].Load()))
 }
 
 // spend makes n requests a millisecond apart, each of a subject of its own,
@@ -79,19 +83,50 @@ func TestADayDroppedWhileTheClockWasAheadStaysSpent(t *testing.T) {
 	for _, kind := range []rl.Kind{rl.QuotaDay, rl.DistinctDay} {
 		t.Run(kind.String(), func(t *testing.T) {
 			const amount = 4000
-			inPairs(t, kind, amount, func(p *pair) {
+			inPairs(t, kind, amount, true, func(p *pair) {
 				passed := 2 + p.spend(1, 1500)
 				time.Sleep(1500 * time.Millisecond)
-				p.wall.Store(int64(24 * time.Hour))
+				p.wall[1].Store(int64(24 * time.Hour))
 				time.Sleep(3 * time.Second)
 				if n := p.nodes[1].Len(); n != 0 {
 					t.Fatalf("%d accounts are kept of a day that nobody uses: nothing is tried", n)
 				}
-				p.wall.Store(0)
+				p.wall[1].Store(0)
 				for range 20 {
 					passed += p.spend(1, 200) + p.spend(0, 200)
 				}
 				if passed > amount || passed < amount-200 { // but for what it held when the clock was set
+					t.Errorf("%d of %d passed on the day", passed, amount)
+				}
+			})
+		})
+	}
+}
+
+// While the pool is away a sidecar spends its standing part of a quota, which
+// nobody has used yet, and its clock is set a day ahead and back. It does not know
+// then what it spent, and the pool that hears of the quota for the first time does
+// not lend that part again.
+func TestAStandingPartSpentBeforeAJumpIsNotLentAgain(t *testing.T) {
+	for _, kind := range []rl.Kind{rl.QuotaDay, rl.DistinctDay} {
+		t.Run(kind.String(), func(t *testing.T) {
+			const amount = 10
+			inPairs(t, kind, amount, false, func(p *pair) {
+				p.up.stop()
+				time.Sleep(2 * time.Second) // it only asks whether the pool is there
+				passed := p.spend(0, 1)
+				p.wall[0].Store(int64(24 * time.Hour))
+				p.spend(0, 1)
+				p.wall[0].Store(0)
+				p.up.resume()
+				if passed != 1 {
+					t.Fatal("there is no standing part: nothing is tried")
+				}
+				for range 100 {
+					time.Sleep(200 * time.Millisecond)
+					passed += p.spend(0, 5) + p.spend(1, 5)
+				}
+				if passed != amount {
 					t.Errorf("%d of %d passed on the day", passed, amount)
 				}
 			})

@@ -77,7 +77,8 @@ type Item struct {
 	// left of the tokens; what was given back is known from Spent, which counts all
 	// that was ever spent here in the period: a Request whose answer got lost loses
 	// none of it. A negative Spent: the sidecar does not know what it spent here
-	// before, counts from 0 now, and gives nothing back.
+	// before, counts from 0 now, and gives nothing back, nor is its standing part
+	// there when this Item is the first that the pool hears of the limit.
 	Held     Share
 	Returned int64
 	Spent    int64

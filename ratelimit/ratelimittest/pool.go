@@ -282,7 +282,9 @@ func (p *Pool) item(tenure uint64, me *seat, it *rl.Item) rl.ItemReply {
 }
 
 // create opens the record of a limit that nobody spoke of: every seat holds its
-// standing part, the pool the rest, and nothing is spent.
+// standing part, the pool the rest, and nothing is spent. Whoever does not know
+// what it spent may have spent its standing part before anybody spoke of it:
+// settle then takes all of that for spent.
 func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 	p.counter++
 	r := &record{
@@ -290,13 +292,13 @@ func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 		rate: it.Total.Rate, cap: it.Total.Cap, entries: map[uint64]*entry{}, subjects: map[[16]byte]uint64{},
 	}
 	for t, s := range p.seats {
-		if s.granted && (t != tenure || it.Standing) {
+		if s.granted && (t != tenure || it.Standing || it.Spent < 0) {
 			r.imply(t, rl.Standing(it.Kind, it.Total, s.parts, s.index))
 		}
 	}
-	if !it.Standing { // of a record that was lost: it may hold more than its part, or less
+	if !it.Standing && it.Spent >= 0 { // of a record that was lost: it may hold more than its part, or less
 		r.imply(tenure, rl.Share{Rate: min(it.Held.Rate, r.rate), Cap: min(it.Held.Cap, r.cap)})
-		r.entries[tenure].spent = max(it.Spent, 0)
+		r.entries[tenure].spent = it.Spent
 	}
 	r.tok = r.cap
 	if r.kind == rl.Concurrency {

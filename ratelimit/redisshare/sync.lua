@@ -164,13 +164,13 @@ local function create(key, it, gen)
     r.frate, r.fcap, r.level = r.frate - rate, r.fcap - cap, r.level + cap
   end
   for t, s in pairs(everybody()) do
-    if s.granted and (t ~= tenure or it.standing) then
+    if s.granted and (t ~= tenure or it.standing or it.spent < 0) then
       local rate, cap = standing(it.kind, it.rate, it.cap, s.parts, s.index)
       imply(t, rate, cap, 0)
     end
   end
-  if not it.standing then -- of a record that was lost: it may hold more than its part, or less
-    imply(tenure, min(it.hrate, r.frate), min(it.hcap, r.fcap), max(it.spent, 0))
+  if not it.standing and it.spent >= 0 then -- of a record that was lost: it may hold more than its part, or less
+    imply(tenure, min(it.hrate, r.frate), min(it.hcap, r.fcap), it.spent)
   end
   r.tok = r.fcap
   if r.kind ~= CONCURRENCY then
