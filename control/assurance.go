@@ -55,9 +55,9 @@ func (s *server) assuranceRoutes() []route {
 		get("/v1/draws/{period}/document", "get-draw-document", "The published draw: seed, list and outcome, to be computed again by anybody.", s.drawDocument).open().sends("application/json"),
 		post("/v1/draws/{period}/draw", "draw", "Make the draw, publish it, and open the verifications.", with(s, s.draw)).gives(drawView{}).by(assessor).optionally(),
 
-		get("/v1/add-ons", "list-add-ons", "Declared add-ons, by ID.", s.listAddOns).lists(addOnView{}).filters("product_id", "owner", "listed", "word").missing(),
+		get("/v1/add-ons", "list-add-ons", "Declared add-ons, by ID.", s.listAddOns).lists(addOnView{}).filters("product_id", "owner", "listed", "word").missing().tells("contacts"),
 		post("/v1/add-ons", "declare-add-on", "Declare an add-on that uses a product's API.", with(s, s.declareAddOn)).gives(addOnView{}).by(keepers | registry.PermDeveloper).creating(),
-		get("/v1/add-ons/{id}", "get-add-on", "One add-on, with what it owes.", s.getAddOn).gives(addOnView{}),
+		get("/v1/add-ons/{id}", "get-add-on", "One add-on, with what it owes.", s.getAddOn).gives(addOnView{}).tells("contact"),
 		put("/v1/add-ons/{id}", "change-add-on", "Change what is declared of an add-on.", with(s, s.changeAddOn)).gives(addOnView{}).by(keepers | registry.PermDeveloper),
 		del("/v1/add-ons/{id}", "remove-add-on", "Take an add-on off the list; its record stays.", s.removeAddOn).gives(addOnView{}).by(keepers | registry.PermDeveloper),
 		post("/v1/add-ons/{id}/suspend", "suspend-add-on", "Suspend every subscription through which an add-on reaches the agency.", with(s, s.suspendAddOn)).givesPlain([]assurance.Stopped{}).by(stoppers),

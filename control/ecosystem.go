@@ -13,6 +13,7 @@ type addOnView struct {
 	Owner       registry.ABN  `json:"owner" doc:"Of the product."`
 	Name        string        `json:"name"`
 	Developer   string        `json:"developer"`
+	Contact     string        `json:"contact,omitempty"`
 	Connections uint64        `json:"connections"`
 	ClientList  bool          `json:"client_list_access"`
 	Assessed    registry.Time `json:"assessed_at,omitempty"`
@@ -32,6 +33,7 @@ type addOnBody struct {
 	ProductID   string        `json:"product_id" minLength:"1" maxLength:"64" doc:"Whose API it uses."`
 	Name        string        `json:"name" minLength:"1" maxLength:"200"`
 	Developer   string        `json:"developer" minLength:"1" maxLength:"200" doc:"Whoever offers it; its ABN where it has one."`
+	Contact     string        `json:"contact,omitempty" maxLength:"200" doc:"Its developer's e-mail address, told of incidents in the product."`
 	Connections uint64        `json:"connections,omitempty" maximum:"9007199254740991"`
 	ClientList  bool          `json:"client_list_access,omitempty"`
 	Assessed    registry.Time `json:"assessed_at,omitempty" doc:"When its developer last assessed itself."`
@@ -42,6 +44,7 @@ type addOnBody struct {
 type addOnUpdate struct {
 	Name        string        `json:"name" minLength:"1" maxLength:"200"`
 	Developer   string        `json:"developer" minLength:"1" maxLength:"200"`
+	Contact     string        `json:"contact,omitempty" maxLength:"200"`
 	Connections uint64        `json:"connections,omitempty" maximum:"9007199254740991"`
 	ClientList  bool          `json:"client_list_access,omitempty"`
 	Assessed    registry.Time `json:"assessed_at,omitempty"`
@@ -53,7 +56,7 @@ func (s *server) showAddOn(c *call) func(*registry.Case[assurance.AddOn]) any {
 	return func(x *registry.Case[assurance.AddOn]) any {
 		a, st := &x.Body, x.Body.Standing(c.at)
 		v := addOnView{
-			ID: a.ID, ProductID: a.ProductID, Owner: a.Owner, Name: a.Name, Developer: a.Developer, Connections: a.Connections, ClientList: a.ClientList,
+			ID: a.ID, ProductID: a.ProductID, Owner: a.Owner, Name: a.Name, Developer: a.Developer, Contact: a.Contact, Connections: a.Connections, ClientList: a.ClientList,
 			Assessed: a.Assessed, SSIDs: some(a.SSIDs), Declared: a.Declared, By: a.By, Removed: a.Removed,
 			Listed: st.Listed && !a.Removed.Set(), Because: st.Because, Due: registry.At(st.Due), Overdue: st.Overdue && !a.Removed.Set(), Mark: st.Mark.String(), Suspended: []string{},
 		}
@@ -92,7 +95,7 @@ func (s *server) declareAddOn(c *call, in *addOnBody) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	a := assurance.AddOn{ProductID: in.ProductID, Name: in.Name, Developer: in.Developer, Connections: in.Connections, ClientList: in.ClientList, Assessed: in.Assessed, SSIDs: in.SSIDs}
+	a := assurance.AddOn{ProductID: in.ProductID, Name: in.Name, Developer: in.Developer, Contact: in.Contact, Connections: in.Connections, ClientList: in.ClientList, Assessed: in.Assessed, SSIDs: in.SSIDs}
 	x, existing, err := d.DeclareAddOn(c.r.Context(), c.actor, "", a, m)
 	return caseDone(x, existing, err, created, s.showAddOn(c))
 }
@@ -106,7 +109,7 @@ func (s *server) changeAddOn(c *call, in *addOnUpdate) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	a := assurance.AddOn{Name: in.Name, Developer: in.Developer, Connections: in.Connections, ClientList: in.ClientList, Assessed: in.Assessed, SSIDs: in.SSIDs}
+	a := assurance.AddOn{Name: in.Name, Developer: in.Developer, Contact: in.Contact, Connections: in.Connections, ClientList: in.ClientList, Assessed: in.Assessed, SSIDs: in.SSIDs}
 	x, existing, err := d.DeclareAddOn(c.r.Context(), c.actor, c.path("id"), a, m)
 	return caseDone(x, existing, err, found, s.showAddOn(c))
 }

@@ -269,7 +269,7 @@ func (w *world) startIncidents() *incident.Desk {
 		w.t.Fatal(err)
 	}
 	return &incident.Desk{
-		Register: w.reg, Thresholds: incident.Thresholds{HighRecords: int(w.open.HighRecords)}, ByAwareness: w.open.IncidentAnchor == "aware", Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: w.desk.VerifyAfter,
+		Register: w.reg, Thresholds: incident.Thresholds{HighRecords: int(w.open.HighRecords)}, ByAwareness: w.open.IncidentAnchor == "aware", Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: w.desk.VerifyAfter, AddOns: assurance.AddOnContacts,
 		OnLate: func(t *registry.Tx, product, id string) error {
 			return w.desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
 		},

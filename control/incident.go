@@ -495,7 +495,7 @@ func (s *server) previewNotices(c *call) (answer, error) {
 		return answer{}, err
 	}
 	out := []noticePreview{}
-	for _, to := range incident.Recipients(c.view, &x.Body) {
+	for _, to := range desk.Recipients(book, &x.Body) {
 		msg, ok, err := desk.Notices.Preview(&x.Body, to.Recipient)
 		if err != nil {
 			return answer{}, err

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dspgate/dspgate/registry"
 )
 
 type incidentRef struct {
@@ -68,6 +70,38 @@ func TestIncidentOverTheAPI(t *testing.T) {
 	if !s.Active || !s.Emergency || s.IncidentID != x.ID {
 		t.Errorf("the suspension: %+v", s)
 	}
+	// An add-on of the product, whose developer is told; one of whom no address is
+	// known is not, nor one that was taken off the list.
+	for _, body := range []string{
+		`{"product_id":"FP-1001","name":"Rosterly","developer":"Rosterly Pty","contact":"security@rosterly.example","connections":1200}`,
+		`{"product_id":"FP-1001","name":"Tipsy","developer":"Tipsy Pty","connections":3}`,
+		`{"product_id":"FP-1001","name":"Gone","developer":"Gone Pty","contact":"gone@gone.example"}`,
+	} {
+		var a struct{ ID, Name string }
+		w.call(wattlebird, "POST", "/v1/add-ons", body).data(t, 201, &a)
+		if a.Name == "Gone" {
+			w.call(wattlebird, "DELETE", "/v1/add-ons/"+a.ID, nil).data(t, 200, &a)
+		}
+	}
+	w.call(wattlebird, "POST", "/v1/add-ons", `{"product_id":"FP-1001","name":"X","developer":"X","contact":"not an address"}`).refused(t, 422, "invalid")
+	// Its logs are asked for by a day, and where they are is answered by it alone.
+	var asked struct {
+		Requests []struct {
+			ID       string
+			Answered registry.Time `json:"answered_at"`
+		}
+	}
+	due := time.Now().Add(48 * time.Hour).UTC().Format(time.RFC3339)
+	w.call(wattlebird, "POST", at+"/log-requests", `{"entity":"65000000101","what":"gateway logs","due":"`+due+`"}`).refused(t, 403, "forbidden")
+	w.call(officer, "POST", at+"/log-requests", `{"entity":"65000000101","what":"gateway logs","due":"`+due+`"}`).data(t, 200, &asked)
+	if len(asked.Requests) != 1 {
+		t.Fatalf("asked for %+v", asked)
+	}
+	w.call(wattlebird, "POST", at+"/log-requests/"+asked.Requests[0].ID+"/answer", `{"evidence":"handed in by the console"}`).data(t, 200, &asked)
+	w.call(officer, "GET", at, nil).data(t, 200, &asked)
+	if !asked.Requests[0].Answered.Set() {
+		t.Errorf("the answer is not kept: %+v", asked)
+	}
 	var notices []struct{ Audience, Name, Contact, Subject, Body string }
 	w.call(officer, "GET", at+"/notices", nil).data(t, 200, &notices)
 	var to []string
@@ -77,16 +111,19 @@ func TestIncidentOverTheAPI(t *testing.T) {
 			t.Errorf("a notice names an officer: %s", n.Body)
 		}
 	}
-	if !slices.Equal(to, []string{"entity Wattlebird Payroll", "chain Bluegum Hosting", "user ABN 56000001313"}) && !slices.Equal(to, []string{"entity Wattlebird Payroll", "chain Bluegum Hosting", "user Possum Bakery"}) {
+	if !slices.Equal(to, []string{"entity Wattlebird Payroll", "chain Bluegum Hosting", "chain Rosterly Pty", "user ABN 56000001313"}) {
 		t.Errorf("notices to %v", to)
 	}
-	w.call(officer, "POST", at+"/notify", `{"audiences":["entity","user"]}`).data(t, 200, &x)
+	w.call(officer, "POST", at+"/notify", `{"audiences":["entity","chain","user"]}`).data(t, 200, &x)
 	var mail []struct{ To, Subject, State string }
 	w.call(auditor, "GET", "/v1/messages?about=incident/"+x.ID, nil).data(t, 200, &mail)
 	if !slices.ContainsFunc(mail, func(m struct{ To, Subject, State string }) bool {
 		return m.To == "dev@wattlebird.example" && m.State == "queued"
 	}) {
 		t.Errorf("queued %+v", mail)
+	}
+	if !slices.ContainsFunc(mail, func(m struct{ To, Subject, State string }) bool { return m.To == "security@rosterly.example" }) {
+		t.Errorf("the developer of an add-on is not told: %+v", mail)
 	}
 	// The entity sees how it stands, and not who at the agency does what.
 	x = incidentRef{caseRef: x.caseRef, Contain: x.Contain}

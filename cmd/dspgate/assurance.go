@@ -351,6 +351,7 @@ func newAddOnCmd(g *globals) *cobra.Command {
 	fields := []field{
 		{flag: "name", member: "name", kind: text, usage: "name of the add-on", needed: true},
 		{flag: "by", member: "developer", kind: text, usage: "whoever offers it", needed: true},
+		{flag: "contact", member: "contact", kind: text, usage: "its developer's e-mail address, told of incidents"},
 		{flag: "connections", member: "connections", kind: number, usage: "how many clients use it"},
 		{flag: "client-list", member: "client_list_access", kind: toggle, usage: "it reads an agent's list of clients"},
 		{flag: "assessed", member: "assessed_at", kind: moment, usage: "when its developer last assessed itself"},
@@ -371,7 +372,7 @@ func newAddOnCmd(g *globals) *cobra.Command {
 		writeCmd(g, write{use: "declare PRODUCT", short: "Declare an add-on", as: "developer", names: []string{"PRODUCT"}, fields: fields, method: http.MethodPost, path: at("add-ons"),
 			fixed: func(args []string) map[string]any { return map[string]any{"product_id": args[0]} }}),
 		writeCmd(g, write{use: "change ADD-ON", short: "Change what is declared", as: "developer", names: []string{"ADD-ON"}, fields: fields, method: http.MethodPut, path: byID("add-ons"), read: byID("add-ons"),
-			keep: []string{"name", "developer", "connections", "client_list_access", "assessed_at", "ssids"}}),
+			keep: []string{"name", "developer", "contact", "connections", "client_list_access", "assessed_at", "ssids"}}),
 		writeCmd(g, write{use: "remove ADD-ON", short: "Take an add-on off the list", as: "developer", names: []string{"ADD-ON"}, method: http.MethodDelete, path: byID("add-ons")}),
 		writeCmd(g, write{use: "suspend ADD-ON", ends: true, short: "Suspend every subscription of an add-on", names: []string{"ADD-ON"}, method: http.MethodPost,
 			path: func(args []string) string { return client.Path("add-ons", args[0], "suspend") },

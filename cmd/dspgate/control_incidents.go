@@ -52,7 +52,7 @@ func openIncidents(cfg incidentsConfig, open certification.Open, register *regis
 	if cfg.HighRecords > 0 {
 		d.Thresholds.HighRecords = cfg.HighRecords
 	}
-	d.OnHigh = desk.VerifyAfter
+	d.OnHigh, d.AddOns = desk.VerifyAfter, assurance.AddOnContacts
 	d.OnLate = func(t *registry.Tx, product, id string) error {
 		return desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Severity: "medium", Text: "Incident " + id + " was reported late, or not by the entity at all."})
 	}

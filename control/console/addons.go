@@ -28,6 +28,7 @@ type addOn struct {
 	Owner       registry.ABN  `json:"owner"`
 	Name        string        `json:"name"`
 	Developer   string        `json:"developer"`
+	Contact     string        `json:"contact"`
 	Connections uint64        `json:"connections"`
 	ClientList  bool          `json:"client_list_access"`
 	Assessed    registry.Time `json:"assessed_at"`
@@ -45,9 +46,9 @@ type addOn struct {
 
 // addOnForm is the declaration as it was typed.
 type addOnForm struct {
-	Product, Name, Developer, Connections, Assessed, SSIDs string
-	ClientList                                             bool
-	Problem                                                *problem
+	Product, Name, Developer, Contact, Connections, Assessed, SSIDs string
+	ClientList                                                      bool
+	Problem                                                         *problem
 }
 
 // Bad tells whether a field is what is wrong.
@@ -118,15 +119,15 @@ func (v *visit) ownProducts() (all []product, err error) {
 }
 
 var addOnPlaces = places(map[string]place{
-	"/product_id": {"product", "Product"}, "/name": {"name", "Name"}, "/developer": {"developer", "Who offers it"}, "/connections": {"connections", "Connections"},
+	"/product_id": {"product", "Product"}, "/name": {"name", "Name"}, "/developer": {"developer", "Who offers it"}, "/contact": {"contact", "Its e-mail address"}, "/connections": {"connections", "Connections"},
 	"/assessed_at": {"assessed", "Last self-assessment"}, "/ssids": {"ssids", "Software IDs"},
 })
 
 // addOnTyped reads the declaration, and makes the API's body of it.
 func (v *visit) addOnTyped() (f addOnForm, body map[string]any) {
-	f = addOnForm{Product: v.form("product"), Name: v.form("name"), Developer: v.form("developer"), Connections: v.form("connections"), Assessed: v.form("assessed"),
+	f = addOnForm{Product: v.form("product"), Name: v.form("name"), Developer: v.form("developer"), Contact: v.form("contact"), Connections: v.form("connections"), Assessed: v.form("assessed"),
 		SSIDs: v.form("ssids"), ClientList: v.form("client_list") != ""}
-	body = map[string]any{"name": f.Name, "developer": f.Developer, "client_list_access": f.ClientList, "ssids": v.list("ssids")}
+	body = map[string]any{"name": f.Name, "developer": f.Developer, "contact": f.Contact, "client_list_access": f.ClientList, "ssids": v.list("ssids")}
 	if f.Connections != "" {
 		n, err := strconv.ParseUint(strings.NewReplacer(",", "", " ", "").Replace(f.Connections), 10, 53)
 		if err != nil {
@@ -169,7 +170,7 @@ func (v *visit) showAddOn(status int, form *addOnForm, wrong *problem, reason st
 	if form != nil {
 		p.Form = *form
 	} else {
-		p.Form = addOnForm{Product: p.A.ProductID, Name: p.A.Name, Developer: p.A.Developer, Connections: strconv.FormatUint(p.A.Connections, 10), SSIDs: strings.Join(p.A.SSIDs, "\n"), ClientList: p.A.ClientList}
+		p.Form = addOnForm{Product: p.A.ProductID, Name: p.A.Name, Developer: p.A.Developer, Contact: p.A.Contact, Connections: strconv.FormatUint(p.A.Connections, 10), SSIDs: strings.Join(p.A.SSIDs, "\n"), ClientList: p.A.ClientList}
 		if p.A.Assessed.Set() {
 			p.Form.Assessed = p.A.Assessed.Std().UTC().Format(time.DateOnly)
 		}

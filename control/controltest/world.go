@@ -222,7 +222,7 @@ func (w *World) desks() (*assurance.Desk, *casework.Desk, *incident.Desk, error)
 		return nil, nil, nil, err
 	}
 	return desk, work, &incident.Desk{
-		Register: w.Register, Thresholds: incident.DefaultThresholds(), Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: desk.VerifyAfter,
+		Register: w.Register, Thresholds: incident.DefaultThresholds(), Notices: notices, Officers: []string{"officers@agency.example"}, OnHigh: desk.VerifyAfter, AddOns: assurance.AddOnContacts,
 		OnLate: func(t *registry.Tx, product, id string) error {
 			return desk.RaiseAfter(t, product, assurance.Raise{Requirement: "OSF-BRN", Text: id + " was reported late"})
 		},

@@ -17,6 +17,7 @@ type AddOn struct {
 	Owner       registry.ABN  `json:"owner"` // of the product
 	Name        string        `json:"name"`
 	Developer   string        `json:"developer"`
+	Contact     string        `json:"contact,omitempty"` // of the developer, told of incidents
 	Connections uint64        `json:"connections"`
 	ClientList  bool          `json:"client_list_access"`
 	Assessed    registry.Time `json:"assessed_at,omitempty"`
@@ -49,7 +50,17 @@ func (a *AddOn) Standing(at registry.Time) certification.AddOnStanding {
 }
 
 func (a *AddOn) rule() certification.AddOn {
-	return certification.AddOn{ID: a.ID, ProductID: a.ProductID, Name: a.Name, Developer: a.Developer, Connections: a.Connections, ClientList: a.ClientList, Assessed: a.Assessed.Std(), SSIDs: a.SSIDs}
+	return certification.AddOn{ID: a.ID, ProductID: a.ProductID, Name: a.Name, Developer: a.Developer, Contact: a.Contact, Connections: a.Connections, ClientList: a.ClientList, Assessed: a.Assessed.Std(), SSIDs: a.SSIDs}
+}
+
+// AddOnsOf lists the add-ons of a product that are declared now, by ID.
+func AddOnsOf(book *registry.Casebook, productID string) (all []AddOn) {
+	for id := range book.All(registry.Query{Kind: "add-on", Where: []registry.Where{{Index: "product_id", Value: productID}}}) {
+		if x, err := registry.CaseOf[AddOn](book, id); err == nil && !x.Body.Removed.Set() {
+			all = append(all, x.Body)
+		}
+	}
+	return all
 }
 
 // addOnsMax bounds what one product declares.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/certification"
+	"github.com/dspgate/dspgate/registry/incident"
 )
 
 // VerifyAfter opens the verification that a high incident forces, as part of the
@@ -35,4 +36,15 @@ func (d *Desk) RaiseAfter(t *registry.Tx, productID string, r Raise) error {
 	}
 	_, err := d.raise(t, productID, "", r, n)
 	return err
+}
+
+// AddOnContacts are the developers of a product's add-ons who can be told of an
+// incident (incident.Desk.AddOns).
+func AddOnContacts(book *registry.Casebook, productID string) (all []incident.Contact) {
+	for _, a := range AddOnsOf(book, productID) {
+		if a.Contact != "" {
+			all = append(all, incident.Contact{Name: a.Developer, Contact: a.Contact})
+		}
+	}
+	return all
 }

@@ -2,6 +2,7 @@ package certification
 
 import (
 	"fmt"
+	"net/mail"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ type AddOn struct {
 	ProductID string `json:"product_id"` // of the DSP whose API it uses
 	Name      string `json:"name"`
 	Developer string `json:"developer"` // whoever offers it; an ABN where it has one
+	// Contact is its developer's e-mail address, told of incidents that concern it;
+	// "" when the DSP does not know it.
+	Contact string `json:"contact,omitempty"`
 	// Connections is how many of the DSP's clients use it.
 	Connections uint64 `json:"connections"`
 	// ClientList: it reads an agent's list of clients.
@@ -46,6 +50,9 @@ func (a *AddOn) Check() error {
 		if err := checkFree(f.text, addOnNameMax); err != nil {
 			return &FieldError{Field: f.pointer, Err: err}
 		}
+	}
+	if m, err := mail.ParseAddress(a.Contact); a.Contact != "" && (err != nil || m.Address != a.Contact || len(a.Contact) > addOnNameMax) {
+		return Invalid("/contact", "is no e-mail address")
 	}
 	if len(a.SSIDs) > addOnSSIDsMax {
 		return Invalid("/ssids", "at most %d", addOnSSIDsMax)

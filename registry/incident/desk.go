@@ -85,7 +85,13 @@ type Desk struct {
 	// certification of a product: planned in the same change. Nil: nothing.
 	OnHigh func(t *registry.Tx, product, incident string) error
 	OnLate func(t *registry.Tx, product, incident string) error
+	// AddOns are the developers of a product's add-ons that may be written to. Nil:
+	// none is told.
+	AddOns func(book *registry.Casebook, product string) []Contact
 }
+
+// Contact is somebody to write to who need not be in the register.
+type Contact struct{ Name, Contact string }
 
 // CaseTypes are the kinds of casework that a Desk writes.
 func CaseTypes() []registry.CaseType {

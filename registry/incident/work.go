@@ -424,7 +424,9 @@ func (d *Desk) Fire(t *registry.Tx, id string, due registry.Due) error {
 // Recipients are those who may be told of an incident, found in the register:
 // the entity concerned, the other entities in the chains of its products, and
 // the users whose subscriptions are exposed.
-func Recipients(v *registry.View, x *Incident) (all []Addressed) {
+// The developers of the add-ons of its products follow the chain.
+func (d *Desk) Recipients(book *registry.Casebook, x *Incident) (all []Addressed) {
+	v := book.View
 	add := func(audience Audience, abn registry.ABN, r Recipient) {
 		e := v.Entity(abn)
 		if slices.ContainsFunc(all, func(y Addressed) bool { return y.Recipient.Entity == abn }) {
@@ -461,6 +463,14 @@ func Recipients(v *registry.View, x *Incident) (all []Addressed) {
 		for _, abn := range p.Chain {
 			add(Chain, abn, Recipient{InChain: true, SSIDs: issued[abn]})
 		}
+		if d.AddOns == nil {
+			return nil
+		}
+		for _, a := range d.AddOns(book, id) {
+			if !slices.ContainsFunc(all, func(y Addressed) bool { return y.Contact == a.Contact }) {
+				all = append(all, Addressed{Recipient: Recipient{Audience: Chain, InChain: true}, Name: a.Name, Contact: a.Contact})
+			}
+		}
 		return nil
 	})
 	abns := make([]registry.ABN, 0, len(users))
@@ -495,7 +505,11 @@ func (d *Desk) Notify(ctx context.Context, a registry.Actor, id string, audience
 			return registry.Field("/audiences", "name at least one of entity, chain, intermediary, user")
 		}
 		sent := map[Audience]int{}
-		for i, to := range Recipients(t.View(), x) {
+		book, err := t.Casebook()
+		if err != nil {
+			return err
+		}
+		for i, to := range d.Recipients(book, x) {
 			if !slices.Contains(audiences, to.Recipient.Audience) || to.Contact == "" {
 				continue
 			}
