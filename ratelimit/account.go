@@ -80,6 +80,9 @@ func (a *account) fit(limit *Limit, at *instant) {
 	if a.end != 0 && (at.wall >= a.end || at.wall < a.begin) {
 		a.turn(at)
 	}
+	if limit != nil && limit != a.limit && a.end != 0 && limit.Version >= a.limit.Version && limit.zone().String() != a.limit.zone().String() {
+		a.rezone(limit, at)
+	}
 	// What makes a share smaller comes before the time that has passed: the larger
 	// one may have ended long ago. What makes it larger comes after.
 	newer := limit != nil && limit != a.limit && limit.Version > a.limit.Version
@@ -192,6 +195,21 @@ func (a *account) turn(at *instant) {
 	a.level, a.open = float64(a.Cap), a.Cap
 	a.rest = a.limit.Total().Cap - a.Cap
 	a.sync.low = a.level / 2
+}
+
+// rezone follows a limit that says in which zone its days begin. An account made
+// of a notice, which does not, took them for days of UTC.
+func (a *account) rezone(limit *Limit, at *instant) {
+	known := a.limit.revised(a.limit.Version, a.limit.Total())
+	known.Zone, known.Shadow = limit.Zone, limit.Shadow
+	a.limit = known
+	name, begin, end := known.Period(time.Unix(0, at.wall))
+	if name != a.period {
+		a.turn(at)
+		return
+	}
+	a.begin, a.end = begin.UnixNano(), end.UnixNano()
+	a.seen = max(a.seen, a.end)
 }
 
 func (a *account) setPeriod(at *instant) {

@@ -133,3 +133,48 @@ func TestAStandingPartSpentBeforeAJumpIsNotLentAgain(t *testing.T) {
 		})
 	}
 }
+
+// A notice that a quota is short does not say in which zone its days begin. Who
+// heard of the quota that way first counts by the quota's days all the same, when
+// those of UTC have another name and when only their ends differ.
+func TestDaysHeardOfByNoticeBeginInTheirZone(t *testing.T) {
+	for name, hours := range map[string]struct{ at, later time.Duration }{"another name": {14, 24}, "the same name": {1, 13}} {
+		t.Run(name, func(t *testing.T) {
+			const amount = 100
+			inPairs(t, rl.QuotaDay, amount, false, func(p *pair) {
+				for i := range p.limits {
+					p.limits[i] = &rl.Limit{ID: "zoned", Version: 1, Kind: rl.QuotaDay, Amount: amount, Zone: time.FixedZone("east", 11*3600)}
+				}
+				passed := map[string]int{}
+				spend := func(i int) (n int) {
+					day, _, _ := p.limits[i].Period(p.now(i))
+					for range 50 {
+						n += p.spend(i, 10)
+						time.Sleep(200 * time.Millisecond)
+					}
+					passed[day] += n
+					return n
+				}
+				time.Sleep(hours.at * time.Hour)
+				spend(0)
+				if p.nodes[1].Len() == 0 {
+					t.Fatal("the other one did not hear of it: nothing is tried")
+				}
+				spend(1)
+				time.Sleep(hours.later * time.Hour)
+				if spend(1) == 0 {
+					t.Error("the next day has not begun")
+				}
+				spend(0)
+				if len(passed) != 2 {
+					t.Errorf("%d days, want 2", len(passed))
+				}
+				for day, n := range passed {
+					if n > amount || n < amount-5 {
+						t.Errorf("%d of %d passed on %s", n, amount, day)
+					}
+				}
+			})
+		})
+	}
+}

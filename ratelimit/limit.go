@@ -156,10 +156,7 @@ func (l *Limit) Capacity() int64 {
 // begins and ends. Days that summer time makes 23 or 25 hours long are days.
 // Other kinds have one period without end, named "".
 func (l *Limit) Period(at time.Time) (name string, begin, end time.Time) {
-	zone := l.Zone
-	if zone == nil {
-		zone = time.UTC
-	}
+	zone := l.zone()
 	y, m, d := at.In(zone).Date()
 	switch l.Kind {
 	case QuotaDay, DistinctDay:
@@ -173,6 +170,13 @@ func (l *Limit) Period(at time.Time) (name string, begin, end time.Time) {
 		return begin.Format("2006-01"), begin, end
 	}
 	return "", time.Time{}, time.Time{}
+}
+
+func (l *Limit) zone() *time.Location {
+	if l.Zone == nil {
+		return time.UTC
+	}
+	return l.Zone
 }
 
 // midnight is the first instant of a day. In zones that change at midnight
