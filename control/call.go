@@ -231,7 +231,19 @@ func (c *call) idempotency() (key string, fingerprint string, ok bool, err error
 	if len(values) > 1 || given == "" || len(given) > 128 || strings.ContainsFunc(given, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
 		return "", "", false, &paramError{header: "Idempotency-Key", err: fmt.Errorf("%w: an Idempotency-Key is 1 to 128 printable ASCII characters without spaces, once", registry.ErrInvalid)}
 	}
-	return sum(c.actor.Name, given), sum(c.r.Method, c.r.URL.EscapedPath(), c.r.URL.RawQuery, c.r.Header.Get("If-Match"), string(c.body)), true, nil
+	return sum(c.actor.Name, given), sum(c.r.Method, c.r.URL.EscapedPath(), whatIsAsked(c.r.URL.RawQuery), c.r.Header.Get("If-Match"), string(c.body)), true, nil
+}
+
+// whatIsAsked is a query without how long to wait for the answer, which does not
+// make it another request: who was cut off while waiting may ask again without.
+func whatIsAsked(query string) string {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return query
+	}
+	q.Del("wait")
+	q.Del("timeout")
+	return q.Encode()
 }
 
 // sum hashes parts so that no two lists of parts run together.

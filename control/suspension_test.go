@@ -257,6 +257,14 @@ func TestAnIdempotencyKeyDoesACommandOnce(t *testing.T) {
 			t.Errorf("%q: %+v", bad, e)
 		}
 	}
+	// How long to wait for the answer is no part of what is asked.
+	stop := suspendBody("product", "FP-1003")
+	first = w.call(operator, "POST", "/v1/suspensions?wait=true&timeout=1s", stop, header("Idempotency-Key", "k3"))
+	again = w.call(operator, "POST", "/v1/suspensions", stop, header("Idempotency-Key", "k3"))
+	if first.status != 201 || again.status != 201 || again.body != first.body {
+		t.Errorf("asked to wait %s, then not %s", first, again)
+	}
+	w.call(operator, "POST", "/v1/suspensions?dry=true", stop, header("Idempotency-Key", "k3")).refused(t, 422, "invalid")
 	// Many at once: one product, one answer.
 	body = map[string]any{"id": "FP-2001", "name": "Once", "owner": "65000000101"}
 	var mu sync.Mutex
