@@ -13,11 +13,18 @@ import (
 )
 
 // alone runs f with one sidecar on a pool.
-func alone(t *testing.T, f func(t *testing.T, spend func(*rl.Limit) (bool, rl.Hold))) {
+func alone(t *testing.T, f func(t *testing.T, spend func(...*rl.Limit) (bool, rl.Hold))) {
+	t.Helper()
+	aloneOn(t, &link{pool: ratelimittest.NewPool(), rng: rand.New(rand.NewPCG(1, 2))}, f)
+}
+
+// aloneOn runs f with one sidecar on this pool.
+func aloneOn(t *testing.T, pool rl.Pool, f func(t *testing.T, spend func(...*rl.Limit) (bool, rl.Hold))) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		elapsed := func() time.Duration { return time.Since(began) + time.Hour }
-		l, err := rl.New(rl.Options{ID: "one", Pool: &link{pool: ratelimittest.NewPool(), rng: rand.New(rand.NewPCG(1, 2))}, Elapsed: elapsed})
+		l, err := rl.New(rl.Options{ID: "one", Pool: pool, Elapsed: elapsed})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,9 +36,9 @@ func alone(t *testing.T, f func(t *testing.T, spend func(*rl.Limit) (bool, rl.Ho
 		for !l.Ready() {
 			time.Sleep(time.Millisecond)
 		}
-		f(t, func(limit *rl.Limit) (bool, rl.Hold) {
+		f(t, func(limits ...*rl.Limit) (bool, rl.Hold) {
 			var out rl.Outcome
-			ok := l.Spend(&rl.Query{Elapsed: elapsed(), Now: time.Now()}, []*rl.Limit{limit}, &out)
+			ok := l.Spend(&rl.Query{Elapsed: elapsed(), Now: time.Now()}, limits, &out)
 			return ok, out.Hold()
 		})
 	})
@@ -40,7 +47,7 @@ func alone(t *testing.T, f func(t *testing.T, spend func(*rl.Limit) (bool, rl.Ho
 // TestAloneCallsAtOnceComeInBursts: a sidecar that nobody shares a limit with
 // does not give away what the next burst needs.
 func TestAloneCallsAtOnceComeInBursts(t *testing.T) {
-	alone(t, func(t *testing.T, spend func(*rl.Limit) (bool, rl.Hold)) {
+	alone(t, func(t *testing.T, spend func(...*rl.Limit) (bool, rl.Hold)) {
 		limit := &rl.Limit{ID: "at-once", Version: 1, Kind: rl.Concurrency, Amount: 100}
 		for range 300 { // a few at a time, for three seconds
 			ok, hold := spend(limit)
@@ -76,7 +83,7 @@ func TestAloneCallsAtOnceComeInBursts(t *testing.T) {
 // TestAloneASmallQuotaIsThereWhenAskedFor: of calls some milliseconds apart the
 // first get most of a quota of five, one after the other, and all get all of it.
 func TestAloneASmallQuotaIsThereWhenAskedFor(t *testing.T) {
-	alone(t, func(t *testing.T, spend func(*rl.Limit) (bool, rl.Hold)) {
+	alone(t, func(t *testing.T, spend func(...*rl.Limit) (bool, rl.Hold)) {
 		limit := &rl.Limit{ID: "day", Version: 1, Kind: rl.QuotaDay, Amount: 5}
 		passed := 0
 		for i := range 20 {

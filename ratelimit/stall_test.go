@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	rl "github.com/dspgate/dspgate/ratelimit"
@@ -43,22 +42,10 @@ func (k *slow) Sync(ctx context.Context, req *rl.Request) (*rl.Reply, error) {
 func TestWithMuchLeftNobodyIsRefused(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			far := &slow{pool: ratelimittest.NewPool(), most: 400 * time.Millisecond, rng: rand.New(rand.NewPCG(seed, 3))}
+			aloneOn(t, far, func(t *testing.T, spend func(...*rl.Limit) (bool, rl.Hold)) {
 				began := time.Now()
-				elapsed := func() time.Duration { return time.Since(began) + time.Hour }
-				rng := rand.New(rand.NewPCG(seed, 2))
-				l, err := rl.New(rl.Options{ID: "one", Pool: &slow{pool: ratelimittest.NewPool(), most: 400 * time.Millisecond, rng: rand.New(rand.NewPCG(seed, 3))}, Elapsed: elapsed})
-				if err != nil {
-					t.Fatal(err)
-				}
-				ctx, cancel := context.WithCancel(t.Context())
-				var wg sync.WaitGroup
-				wg.Go(func() { _ = l.Run(ctx) })
-				defer wg.Wait()
-				defer cancel()
-				for !l.Ready() {
-					time.Sleep(time.Millisecond)
-				}
 				var limits []*rl.Limit
 				for i := range 8 {
 					limits = append(limits, &rl.Limit{ID: fmt.Sprint("day", i), Version: 1, Kind: rl.QuotaDay, Amount: 1_000_000_000},
@@ -69,11 +56,11 @@ func TestWithMuchLeftNobodyIsRefused(t *testing.T) {
 					for range 1 + rng.IntN(1000) {
 						i := rng.IntN(8)
 						n++
-						var out rl.Outcome
-						if !l.Spend(&rl.Query{Elapsed: elapsed(), Now: time.Now()}, limits[2*i:2*i+2], &out) {
+						ok, hold := spend(limits[2*i : 2*i+2]...)
+						if !ok {
 							t.Fatalf("call %d, %v after the start, was refused by limit %d", n, time.Since(began), i)
 						}
-						out.Hold().Release()
+						hold.Release()
 						time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
 					}
 					time.Sleep(time.Duration(rng.IntN(5000)) * time.Millisecond)
