@@ -198,6 +198,12 @@ func (s *server) getPolicy(c *call) (answer, error) {
 
 // onPolicy runs one command on the policy that the path names.
 func (s *server) onPolicy(c *call, reason string, do func(*policy.Desk, registry.Meta) (registry.Outcome, error)) (answer, error) {
+	return atPolicyDesk(s, c, reason, do, s.viewPolicy)
+}
+
+// atPolicyDesk runs a command of the policies' desk on the case that the path
+// names, and renders what it made of it.
+func atPolicyDesk[T registry.CaseBody](s *server, c *call, reason string, do func(*policy.Desk, registry.Meta) (registry.Outcome, error), show func(*registry.Casebook) func(*registry.Case[T]) any) (answer, error) {
 	d, _, err := s.policies()
 	if err != nil {
 		return answer{}, err
@@ -210,11 +216,11 @@ func (s *server) onPolicy(c *call, reason string, do func(*policy.Desk, registry
 	if out.ID == "" || out.Cases == nil {
 		return answer{}, errs(err, "")
 	}
-	x, rerr := registry.CaseOf[policy.Policy](out.Cases, c.path("id"))
+	x, rerr := registry.CaseOf[T](out.Cases, c.path("id"))
 	if rerr != nil {
 		return answer{}, rerr
 	}
-	return caseDone(x, false, err, found, s.viewPolicy(out.Cases))
+	return caseDone(x, false, err, found, show(out.Cases))
 }
 
 func (s *server) proposePolicy(c *call, in *proposeBody) (answer, error) {
@@ -241,23 +247,7 @@ func (s *server) getAlarm(c *call) (answer, error) {
 }
 
 func (s *server) onAlarm(c *call, reason string, do func(*policy.Desk, registry.Meta) (registry.Outcome, error)) (answer, error) {
-	d, _, err := s.policies()
-	if err != nil {
-		return answer{}, err
-	}
-	m, err := c.meta(reason)
-	if err != nil {
-		return answer{}, err
-	}
-	out, err := do(d, m)
-	if out.ID == "" || out.Cases == nil {
-		return answer{}, errs(err, "")
-	}
-	x, rerr := registry.CaseOf[policy.Alarm](out.Cases, c.path("id"))
-	if rerr != nil {
-		return answer{}, rerr
-	}
-	return caseDone(x, false, err, found, showCase[policy.Alarm])
+	return atPolicyDesk(s, c, reason, do, func(*registry.Casebook) func(*registry.Case[policy.Alarm]) any { return showCase[policy.Alarm] })
 }
 
 func (s *server) confirmAlarm(c *call, in *confirmAlarmBody) (answer, error) {
