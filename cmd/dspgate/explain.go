@@ -50,30 +50,28 @@ func (g *globals) explainCode(ctx context.Context, c *client.Client, code string
 		return g.printRaw(a.Raw)
 	}
 	p := &a.Data
-	line := func(format string, args ...any) { fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...))) }
-	line("%d %s: %s", p.Status, p.Code, p.Title)
-	line("%s", p.Detail)
-	line("")
-	line("to do      %s", p.Remedy)
+	g.line("%d %s: %s", p.Status, p.Code, p.Title)
+	g.line("%s", p.Detail)
+	g.line("")
+	g.line("to do      %s", p.Remedy)
 	again := "no: something has to change first"
 	if p.Again {
 		again = "yes, later: after Retry-After when there was one"
 	}
-	line("again      %s", again)
-	line("who helps  the %s", p.Who)
+	g.line("again      %s", again)
+	g.line("who helps  the %s", p.Who)
 	return nil
 }
 
 func (g *globals) printExplanation(e *client.Explanation) {
 	d := &e.Decision
-	line := func(format string, args ...any) { fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...))) }
 	verdict := "refused"
 	if d.Allowed {
 		verdict = "allowed"
 	}
-	line("%s  %s: %s (%d %s)", d.ID, verdict, e.Title, d.Status, d.Code)
-	line("%s", e.Detail)
-	line("")
+	g.line("%s  %s: %s (%d %s)", d.ID, verdict, e.Title, d.Status, d.Code)
+	g.line("%s", e.Detail)
+	g.line("")
 	var call []string
 	for _, x := range []struct{ name, value string }{
 		{"", d.Route}, {"service ", d.Service}, {"in ", d.Environment.String()}, {"product ", d.ProductID}, {"version ", d.Version},
@@ -83,16 +81,16 @@ func (g *globals) printExplanation(e *client.Explanation) {
 			call = append(call, x.name+x.value)
 		}
 	}
-	line("call       %s", cmp.Or(strings.Join(call, ", "), "nothing of it was recognised"))
-	line("decided    %s on revision %d%s", d.At, d.Revision, cmp.Or(prefixed(" by ", d.Sidecar), ""))
+	g.line("call       %s", cmp.Or(strings.Join(call, ", "), "nothing of it was recognised"))
+	g.line("decided    %s on revision %d%s", d.At, d.Revision, cmp.Or(prefixed(" by ", d.Sidecar), ""))
 	if s := e.Suspension; s != nil {
-		line("suspension %s of %s %s: %s", s.ID, s.Subject.Kind, s.Subject.ID, s.Reason)
+		g.line("suspension %s of %s %s: %s", s.ID, s.Subject.Kind, s.Subject.ID, s.Reason)
 	}
 	if d.Limit != "" {
-		line("limit      %s had nothing left for it", d.Limit)
+		g.line("limit      %s had nothing left for it", d.Limit)
 	}
 	if d.Shadow != "" {
-		line("limit      %s, only observed, would have refused it", d.Shadow)
+		g.line("limit      %s, only observed, would have refused it", d.Shadow)
 	}
 	for _, f := range e.Register {
 		note := ""
@@ -103,11 +101,11 @@ func (g *globals) printExplanation(e *client.Explanation) {
 			}
 			note += ")"
 		}
-		line("register   %s %s: %s%s", f.Kind, f.ID, f.Says, note)
+		g.line("register   %s %s: %s%s", f.Kind, f.ID, f.Says, note)
 	}
-	line("now        %s", e.Now.Detail)
+	g.line("now        %s", e.Now.Detail)
 	if e.Remedy != "" {
-		line("to do      %s", e.Remedy)
+		g.line("to do      %s", e.Remedy)
 	}
 }
 

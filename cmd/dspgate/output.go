@@ -103,6 +103,11 @@ func (g *globals) printRaw(raw json.RawMessage) error {
 // structured tells whether the output is for programs.
 func (g *globals) structured() bool { return g.output == "json" || g.output == "yaml" }
 
+// line prints one line for people; nothing in it can move their cursor.
+func (g *globals) line(format string, args ...any) {
+	fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...)))
+}
+
 // printable replaces what would move a terminal's cursor, change its colours or
 // break the line: names in the register are written by others.
 func printable(s string) string {

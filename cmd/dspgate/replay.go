@@ -262,20 +262,19 @@ func (x *replayReader) show(name string) {
 }
 
 func (g *globals) printReplayed(r *replayed) error {
-	line := func(format string, args ...any) { fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...))) }
-	line("%d lines, %d that do not read; calls from %s to %s", r.Lines, r.Malformed, r.From, r.To)
-	line("then   %s", codes(r.Then))
-	line("today  %s, of those allowed then", codes(r.Now))
+	g.line("%d lines, %d that do not read; calls from %s to %s", r.Lines, r.Malformed, r.From, r.To)
+	g.line("then   %s", codes(r.Then))
+	g.line("today  %s, of those allowed then", codes(r.Now))
 	if r.Shadow > 0 {
-		line("       %d beyond a limit that only observes", r.Shadow)
+		g.line("       %d beyond a limit that only observes", r.Shadow)
 	}
 	if len(r.Signals) > 0 {
-		line("signals %s", codes(r.Signals))
+		g.line("signals %s", codes(r.Signals))
 	}
 	if r.Incomplete {
-		line("there was more than is kept: figures by product and account are too low")
+		g.line("there was more than is kept: figures by product and account are too low")
 	}
-	line("")
+	g.line("")
 	var rows [][]string
 	for _, p := range r.Products {
 		if len(p.Refused) > 0 || p.Alarms > 0 {
@@ -286,17 +285,17 @@ func (g *globals) printReplayed(r *replayed) error {
 		return err
 	}
 	for _, f := range r.Fields {
-		line("lacking %s %s: of %d calls %s", cmp.Or(f.Product, "-"), cmp.Or(f.Service, "-"), f.Calls, codes(f.Missing))
+		g.line("lacking %s %s: of %d calls %s", cmp.Or(f.Product, "-"), cmp.Or(f.Service, "-"), f.Calls, codes(f.Missing))
 	}
 	for _, a := range r.Alarms {
-		line("alarm   %s  %s", a.At, a.Text)
+		g.line("alarm   %s  %s", a.At, a.Text)
 	}
 	for _, a := range r.Policies {
 		shadow := ""
 		if a.Shadow {
 			shadow = ", in shadow"
 		}
-		line("policy  %s  %s v%d%s: %s %s, %d calls touched: %s", a.At, a.Policy, a.Version, shadow, a.Do, a.Subject, a.Calls, strings.Join(a.Reasons, "; "))
+		g.line("policy  %s  %s v%d%s: %s %s, %d calls touched: %s", a.At, a.Policy, a.Version, shadow, a.Do, a.Subject, a.Calls, strings.Join(a.Reasons, "; "))
 	}
 	return nil
 }

@@ -32,64 +32,63 @@ func newStatusCmd(g *globals) *cobra.Command {
 }
 
 func (g *globals) printStatus(me *client.Me) error {
-	line := func(format string, args ...any) { fmt.Fprintln(g.stdout, printable(fmt.Sprintf(format, args...))) }
-	line("%s (%s)", me.Name, strings.Join(me.Permissions, ", "))
+	g.line("%s (%s)", me.Name, strings.Join(me.Permissions, ", "))
 	if me.Entity == nil {
 		return nil
 	}
-	line("%s, ABN %s: %s", me.Entity.Name, me.Entity.ABN, me.Entity.State)
+	g.line("%s, ABN %s: %s", me.Entity.Name, me.Entity.ABN, me.Entity.State)
 	if s := me.Entity.Suspension; s != nil {
-		line("suspended: %s", suspendedText(s))
+		g.line("suspended: %s", suspendedText(s))
 	}
 	for i := range me.Products {
 		p := &me.Products[i]
-		line("")
-		line("%s %s: %s", p.ID, p.Name, p.Standing)
+		g.line("")
+		g.line("%s %s: %s", p.ID, p.Name, p.Standing)
 		if p.Standing != "ok" {
-			line("  %s", p.Detail)
+			g.line("  %s", p.Detail)
 		}
 		if s := p.Suspension; s != nil {
-			line("  suspended: %s", suspendedText(s))
+			g.line("  suspended: %s", suspendedText(s))
 		}
 		until := ""
 		if p.Certification.ValidUntil != 0 {
 			until = " until " + p.Certification.ValidUntil.String()
 		}
-		line("  certification %s%s", p.Certification.State, until)
+		g.line("  certification %s%s", p.Certification.State, until)
 		for _, v := range p.Versions {
 			support := ""
 			if v.SupportUntil != 0 {
 				support = ", supported until " + v.SupportUntil.String()
 			}
-			line("  version %s: %s%s", v.Version.Version, v.Standing, support)
+			g.line("  version %s: %s%s", v.Version.Version, v.Standing, support)
 		}
 		for _, s := range p.Subscriptions {
 			nominated := "not nominated by the client"
 			if s.Nominated {
 				nominated = "nominated"
 			}
-			line("  subscription %s for %s: %s", s.SSID, s.ClientABN, nominated)
+			g.line("  subscription %s for %s: %s", s.SSID, s.ClientABN, nominated)
 		}
 		for i := range p.Limits {
-			line("  limit %s", limitUseText(&p.Limits[i]))
+			g.line("  limit %s", limitUseText(&p.Limits[i]))
 		}
 		if p.LimitsNote != "" {
-			line("  %s", p.LimitsNote)
+			g.line("  %s", p.LimitsNote)
 		}
 	}
 	if len(me.Signals) > 0 {
-		line("")
-		line("unlike their own past (nothing is refused because of this alone):")
+		g.line("")
+		g.line("unlike their own past (nothing is refused because of this alone):")
 		for i := range me.Signals {
 			s := &me.Signals[i]
-			line("  %s %s: %s", s.At, s.ProductID, s.Text)
+			g.line("  %s %s: %s", s.At, s.ProductID, s.Text)
 		}
 	}
 	if len(me.Denials) == 0 {
 		return nil
 	}
-	line("")
-	line("last refusals (dspgate explain ID says why):")
+	g.line("")
+	g.line("last refusals (dspgate explain ID says why):")
 	var rows [][]string
 	for _, d := range me.Denials {
 		rows = append(rows, []string{d.ID, d.At.String(), d.Code, d.ProductID, d.Service})
