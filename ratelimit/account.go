@@ -185,7 +185,7 @@ func (a *account) turn(at *instant) {
 	back := a.end <= seen || a.owner.passed(a.end, at)
 	a.subjects, a.spent, a.open, a.epoch = nil, 0, 0, 0
 	a.sync = accountSync{queued: a.sync.queued, lastUse: a.sync.lastUse, scanned: a.sync.scanned, firstUse: a.sync.firstUse, demand: a.sync.demand, steady: a.sync.steady}
-	if back || !at.part.ownsFrom(a.begin) || a.owner.isHot(a.id, a.period) {
+	if back || !at.owns(a.begin) || a.owner.isHot(a.id, a.period) {
 		a.Share, a.level, a.standing, a.rest = Share{}, 0, false, a.limit.Total().Cap
 		a.forgot = true
 		return

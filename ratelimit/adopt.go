@@ -11,7 +11,14 @@ import (
 func (l *Limiter) claims(now time.Duration) (claims []Claim) {
 	margin := func(d time.Duration) time.Duration { return d + d/20 + 250*time.Millisecond }
 	for tenure, s := range l.seen {
-		if silent := now - s.at; silent > margin(l.o.Hold) {
+		silent := now - s.at
+		switch {
+		case s.gone:
+			// Ever more seldom: what it may have spent of a rate has come back some time.
+			if over := int64(silent / time.Second); over > 2*s.over && s.over < overMax {
+				claims = append(claims, Claim{Tenure: tenure, Gone: true, Over: over})
+			}
+		case silent > margin(l.o.Hold):
 			claims = append(claims, Claim{Tenure: tenure, Beat: s.beat, Gone: silent > margin(l.o.Stand)})
 		}
 	}
@@ -25,9 +32,10 @@ func (l *Limiter) sight(seats []Seat, now time.Duration) {
 			continue
 		}
 		was, ok := l.seen[s.Tenure]
-		if !ok || was.beat != s.Beat {
-			was = sighting{s.Beat, now}
+		if !ok || was.beat != s.Beat || was.gone != s.Gone {
+			was = sighting{beat: s.Beat, at: now, gone: s.Gone}
 		}
+		was.over = s.Over
 		seen[s.Tenure] = was
 	}
 	l.seen = seen
@@ -48,7 +56,7 @@ func (l *Limiter) adoptReply(req *Request, rep *Reply, asked []*account, sent ti
 	}
 	l.notice = rep.Notice
 	l.takePart(rep, fresh)
-	l.renew(sent)
+	l.renew(sent, req.Until)
 	if req.Fleet {
 		l.fleetAt = sent
 		l.sight(rep.Seats, l.o.Elapsed())
@@ -79,9 +87,9 @@ func (l *Limiter) lookup(id string) *account {
 // renew extends the leases, from when the request was sent. When the old lease
 // of shares has passed meanwhile, every account falls back once, also those
 // nobody touched in between.
-func (l *Limiter) renew(sent time.Duration) {
+func (l *Limiter) renew(sent time.Duration, until int64) {
 	old := l.lease.Load()
-	next := &lease{sent: sent, heldUntil: sent + l.o.Hold, standUntil: sent + l.o.Stand, lapses: old.lapses}
+	next := &lease{sent: sent, heldUntil: sent + l.o.Hold, standUntil: sent + l.o.Stand, lapses: old.lapses, wallUntil: until * 1e9}
 	if l.o.Elapsed() >= old.heldUntil {
 		next.lapses++
 	}
@@ -93,9 +101,9 @@ func (l *Limiter) takePart(rep *Reply, fresh bool) {
 	if !fresh && old.Parts == rep.Parts && old.Index == rep.Index {
 		return
 	}
-	next := &part{Parts: rep.Parts, Index: rep.Index, gen: old.gen + 1, spent: rep.Spent, since: old.since, wallSince: old.wallSince}
+	next := &part{Parts: rep.Parts, Index: rep.Index, gen: old.gen + 1, spent: rep.Spent, since: old.since, spentUntil: old.spentUntil}
 	if fresh || old.Parts == 0 {
-		next.since, next.wallSince = l.o.Elapsed(), l.o.Now().UnixNano()
+		next.since, next.spentUntil = l.o.Elapsed(), rep.SpentUntil*1e9
 		l.acked = rep.Parts // it was granted among so many
 		for _, h := range rep.Hot {
 			s := l.shard(h.ID)

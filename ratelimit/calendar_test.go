@@ -191,9 +191,9 @@ func TestWhatIsLentAtMidnightStaysInItsDay(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.part.Store(&part{Parts: 1, gen: 1})
-	l.lease.Store(&lease{heldUntil: 2 * time.Hour, standUntil: 2 * time.Hour})
-	quota := &Limit{ID: "q", Version: 1, Kind: QuotaDay, Amount: 1000}
 	late := utc(t, "2026-03-10T23:59:59.9Z")
+	l.lease.Store(&lease{heldUntil: 2 * time.Hour, standUntil: 2 * time.Hour, wallUntil: late.Add(time.Minute).UnixNano()})
+	quota := &Limit{ID: "q", Version: 1, Kind: QuotaDay, Amount: 1000}
 	var out Outcome
 	if !l.Spend(&Query{Elapsed: time.Hour, Now: late}, []*Limit{quota}, &out) {
 		t.Fatal("refused the first call")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ type crew struct {
 	nodes   []*rl.Limiter
 	wires   []*wire
 	stops   []context.CancelFunc
+	walls   []*atomic.Int64 // how far each one's clock is off, in nanoseconds
 	running sync.WaitGroup
 }
 
@@ -37,7 +39,9 @@ func startCrew(t *testing.T, n int) *crew {
 // whoever had the name before has ended.
 func (c *crew) begin(t *testing.T, i int, alone bool) {
 	k := &wire{pool: c.pool, up: &gate{}, rng: rand.New(rand.NewPCG(uint64(len(c.nodes)), 3))}
-	l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Alone: alone, Pool: k, Elapsed: c.elapsed})
+	j := len(c.nodes)
+	c.walls = append(c.walls, &atomic.Int64{})
+	l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Alone: alone, Pool: k, Elapsed: c.elapsed, Now: func() time.Time { return c.now(j) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,9 +50,20 @@ func (c *crew) begin(t *testing.T, i int, alone bool) {
 	c.running.Go(func() { _ = l.Run(ctx) })
 }
 
+func (c *crew) now(i int) time.Time { return time.Now().Add(time.Duration(c.walls[i].Load())) }
+
+// cutOff shuts one's way to the pool, which it has noticed then.
+func (c *crew) cutOff(i int) {
+	c.wires[i].up.stop()
+	time.Sleep(2 * time.Second)
+}
+
 func (c *crew) kill(i int) {
 	c.wires[i].kill()
 	c.stops[i]()
+	if c.wires[i].up.wait() != nil {
+		c.wires[i].up.resume() // what it sent before may arrive
+	}
 }
 
 func (c *crew) end() {
@@ -63,7 +78,7 @@ func (c *crew) spend(i, n int, limit *rl.Limit) (passed int) {
 	var out rl.Outcome
 	for range n {
 		time.Sleep(time.Millisecond)
-		if c.nodes[i].Spend(&rl.Query{Elapsed: c.elapsed(), Now: time.Now()}, []*rl.Limit{limit}, &out) {
+		if c.nodes[i].Spend(&rl.Query{Elapsed: c.elapsed(), Now: c.now(i)}, []*rl.Limit{limit}, &out) {
 			passed++
 		}
 	}

@@ -207,7 +207,7 @@ func (l *Limiter) item(a *account, at *instant) (Item, bool) {
 	if idle {
 		s.low = 0
 	}
-	it := Item{ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing}
+	it := Item{ID: a.id, Period: a.period, Begin: a.begin / 1e9, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(), Standing: a.standing}
 	give := a.surplus(&it, want, now, idle)
 	ask := !idle && now >= s.notBefore && a.available() < low
 	if !a.due(now, ask, give, idle) && (idle || !a.opens(open)) {
@@ -466,7 +466,7 @@ func (l *Limiter) leave(ctx context.Context) {
 		a.mu.Lock()
 		a.advance(at.elapsed)
 		it := Item{
-			ID: a.id, Period: a.period, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(),
+			ID: a.id, Period: a.period, Begin: a.begin / 1e9, Kind: a.limit.Kind, Version: a.limit.Version, Total: a.limit.Total(),
 			Standing: a.standing, Spent: a.spent, Subjects: a.sync.subjects, Again: a.sync.again,
 		}
 		if a.forgot {

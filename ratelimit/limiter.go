@@ -29,6 +29,7 @@ type lease struct {
 	sent                  time.Duration // when the last answered Sync was sent
 	heldUntil, standUntil time.Duration // of shares, and of standing parts
 	lapses                uint64        // how often heldUntil has passed before now
+	wallUntil             int64         // on the wall clock, Unix nanoseconds: Request.Until
 }
 
 type shard struct {
@@ -46,12 +47,12 @@ type part struct {
 	// from it and not have said so. Buckets of this part are empty then, and fill.
 	spent bool
 	since time.Duration
-	// wallSince is the same instant on the wall, for calendar quotas.
-	wallSince int64
+	// Of calendar quotas, those of periods that began by then: Unix nanoseconds.
+	spentUntil int64
 }
 
 // ownsFrom tells whether this part of a calendar period is surely unspent.
-func (p *part) ownsFrom(begin int64) bool { return !p.spent || begin >= p.wallSince }
+func (p *part) ownsFrom(begin int64) bool { return !p.spent || begin > p.spentUntil }
 
 // standing is the part of a limit.
 func (p *part) standing(l *Limit) Share {
@@ -68,6 +69,14 @@ type instant struct {
 	part    *part
 	lapses  uint64 // of the lease of shares, up to now
 	gone    bool   // the standing parts' has lapsed too
+	until   int64  // of the lease, on the wall
+}
+
+// owns tells whether the standing part of a calendar period is here and unspent.
+// What begins later than the pool was told is not: the clock was set ahead, and
+// should this sidecar die unheard, nobody would know that it spent from there.
+func (at *instant) owns(begin int64) bool {
+	return at.part.ownsFrom(begin) && (at.part.Parts == 0 || begin <= at.until)
 }
 
 // Query is one request to be paid for.
@@ -146,7 +155,7 @@ func (h Hold) Release() {
 func Solo() *Limiter {
 	l := newLimiter(Options{})
 	l.part.Store(&part{Parts: 1, whole: true})
-	l.lease.Store(&lease{heldUntil: math.MaxInt64, standUntil: math.MaxInt64})
+	l.lease.Store(&lease{heldUntil: math.MaxInt64, standUntil: math.MaxInt64, wallUntil: math.MaxInt64})
 	return l
 }
 
@@ -167,7 +176,7 @@ func (l *Limiter) instant(q *Query) instant {
 func (l *Limiter) instantAt(elapsed time.Duration, now time.Time) instant {
 	// The lease first: a part read after it is no older than it.
 	ls := l.lease.Load()
-	at := instant{elapsed: elapsed, wall: now.UnixNano(), part: l.part.Load(), lapses: ls.lapses, gone: elapsed >= ls.standUntil}
+	at := instant{elapsed: elapsed, wall: now.UnixNano(), part: l.part.Load(), lapses: ls.lapses, gone: elapsed >= ls.standUntil, until: ls.wallUntil}
 	if elapsed >= ls.heldUntil {
 		at.lapses++
 	}
@@ -353,7 +362,7 @@ func (l *Limiter) open(limit *Limit, at *instant) *account {
 	switch {
 	case p.spent && limit.Kind == Rate:
 		a.at = p.since // empty then, and filling since
-	case limit.Kind.Calendar() && (!p.ownsFrom(a.begin) || l.passed(a.end, at)):
+	case limit.Kind.Calendar() && (!at.owns(a.begin) || l.passed(a.end, at)):
 		a.forgot = true
 	default:
 		a.level, a.open = float64(a.Cap), a.Cap

@@ -48,6 +48,10 @@ type Request struct {
 	Born int64
 	// Leave gives the seat up. What is not among Items is standing, and unspent.
 	Leave bool
+	// Until is a moment of the wall clock, in Unix seconds: from the standing parts
+	// of calendar periods that begin later nothing is spent before the pool answers
+	// a Request with a later Until.
+	Until int64
 	// Notice is the last notice seen.
 	Notice uint64
 	// Fleet asks for the seats, Claims says what became of some of them.
@@ -58,16 +62,18 @@ type Request struct {
 
 // Claim says that a tenure has not been heard of, Beat being its last, for
 // longer than its lease of shares; Gone, for longer than that of its standing
-// parts.
+// parts. Of one that is Gone by now, Over tells for how many seconds at least.
 type Claim struct {
 	Tenure, Beat uint64
 	Gone         bool
+	Over         int64
 }
 
 // Item is one limit in a Request.
 type Item struct {
 	ID      string // of the Limit
 	Period  string // its period's name, "" without a calendar
+	Begin   int64  // and when that begins, in Unix seconds
 	Kind    Kind
 	Version uint64
 	Total   Share
@@ -110,9 +116,11 @@ type Reply struct {
 	// then nothing is held but what follows, and the Items were not looked at.
 	Tenure uint64
 	// Parts and Index say which standing part the sidecar holds: none while Parts
-	// is 0. Spent: whoever held it before may have spent from it.
+	// is 0. Spent: whoever held it before may have spent from it, of calendar quotas
+	// from that of periods that began by SpentUntil, in Unix seconds.
 	Parts, Index int
 	Spent        bool
+	SpentUntil   int64
 	// Hot lists the limits, as ID and period, of which a new tenure holds nothing,
 	// not even a standing part.
 	Hot []HotLimit
@@ -128,11 +136,13 @@ type Reply struct {
 // HotLimit names a limit that has a record in the pool.
 type HotLimit struct{ ID, Period string }
 
-// Seat is one sidecar of the fleet.
+// Seat is one sidecar of the fleet, or the place of one that is Gone, which
+// nobody has taken since: for Over seconds at least.
 type Seat struct {
 	Name         string
 	Tenure, Beat uint64
-	Absent       bool
+	Absent, Gone bool
+	Over         int64
 }
 
 // ItemReply is what became of an Item.

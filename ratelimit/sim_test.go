@@ -29,7 +29,9 @@ const (
 	simStand = 8 * time.Second
 	simLife  = 40 * time.Second
 	simNodes = 4
-	simCold  = 12                     // limits that are seldom used
+	simCold  = 4                      // limits that are seldom used, and as many quotas
+	quiet    = 4000                   // who calls so seldom uses a limit seldom
+	coldDay  = 12                     // such a quota
 	callTime = 150 * time.Millisecond // of a call that a concurrency cap counts
 )
 
@@ -53,6 +55,7 @@ type simWorld struct {
 	poolAway bool
 	tails    sync.WaitGroup // what arrives late
 	mutant   mutant
+	seldom   int // of so many calls one uses what is seldom used
 }
 
 // mutant is a mistake of the sidecars to plant; those of the pool are its Plant.
@@ -67,6 +70,8 @@ const (
 )
 
 func coldID(i int) string { return fmt.Sprint("cold", i) }
+
+func coldDayID(i int) string { return fmt.Sprint("day", i) }
 
 // figures are the limits at a version.
 type figures struct {
@@ -104,6 +109,7 @@ type simNode struct {
 	version      uint64
 	life         int
 	pace         float64 // requests a second
+	craves       int     // the next is for the one of this number, 0 when for any
 	done         sync.WaitGroup
 }
 
@@ -237,6 +243,9 @@ func (w *simWorld) limits(version uint64) []*rl.Limit {
 	for i := range simCold {
 		limits = append(limits, &rl.Limit{ID: coldID(i), Version: 1, Kind: rl.Rate, Rate: 0.5, Burst: 40})
 	}
+	for i := range simCold {
+		limits = append(limits, &rl.Limit{ID: coldDayID(i), Version: 1, Kind: rl.QuotaDay, Amount: coldDay})
+	}
 	return limits
 }
 
@@ -271,9 +280,13 @@ func (n *simNode) begin(alone bool) {
 // spend makes requests until the process ends.
 func (n *simNode) spend(ctx context.Context, l *rl.Limiter, rng *rand.Rand) {
 	all := map[uint64][]*rl.Limit{}
+	if n.w.seldom == quiet {
+		time.Sleep(time.Second) // everybody is seated before anything is spent
+	}
 	for ctx.Err() == nil {
 		n.mu.Lock()
-		pace, version := n.pace, n.version
+		pace, version, craves := n.pace, n.version, n.craves
+		n.craves = 0
 		n.mu.Unlock()
 		time.Sleep(time.Duration(rng.ExpFloat64() / pace * 1e9))
 		if ctx.Err() != nil {
@@ -284,15 +297,20 @@ func (n *simNode) spend(ctx context.Context, l *rl.Limiter, rng *rand.Rand) {
 		}
 		limits := all[version]
 		pick := []*rl.Limit{limits[rng.IntN(5)]}
-		switch rng.IntN(12) {
-		case 0, 1, 2, 3:
-			pick = []*rl.Limit{limits[0], limits[2], limits[3]}
-		case 4:
-			// One that is seldom used, and then all at once.
-			for range 5 {
-				n.once(l, rng, limits[5+rng.IntN(simCold):][:1])
+		switch {
+		case craves > 0 || rng.IntN(n.w.seldom) == 0:
+			// One that is seldom used, and then all at once, or all of it.
+			if craves == 0 {
+				craves = len(limits) - rng.IntN(2*simCold)
+			}
+			one, pause := limits[craves-1:][:1], time.Duration(rng.IntN(2))*20*time.Millisecond
+			for range 5 + 10*int(pause/(5*time.Millisecond)) {
+				n.once(l, rng, one)
+				time.Sleep(pause)
 			}
 			continue
+		case rng.IntN(3) == 0:
+			pick = []*rl.Limit{limits[0], limits[2], limits[3]}
 		}
 		n.once(l, rng, pick)
 	}
@@ -350,8 +368,12 @@ func (w *simWorld) admit(n *simNode, q *rl.Query, limits []*rl.Limit) {
 				b.level = 0
 			}
 		case rl.QuotaDay:
-			if w.quotas[period]++; int64(w.quotas[period]) > w.quotaMax() {
-				w.complain("node %d: %d passed the quota of %d of %s", n.id, w.quotas[period], w.quotaMax(), period)
+			most, key := w.quotaMax(), l.ID+" "+period
+			if l.ID != "quota" {
+				most = coldDay
+			}
+			if w.quotas[key]++; int64(w.quotas[key]) > most {
+				w.complain("node %d: %d passed the quota of %d of %s", n.id, w.quotas[key], most, key)
 			}
 		case rl.Concurrency:
 			if w.inUse++; int64(w.inUse) > f.slots {
@@ -392,6 +414,7 @@ func live(t *testing.T, seed uint64, m mutant, plant ratelimittest.Fault, loud b
 			rates: map[string]*strictBucket{}, quotas: map[string]int{}, subjects: map[string]map[[16]byte]bool{},
 		}
 		w.pool.Plant = plant
+		w.seldom = []int{12, 200, 1000, quiet}[seed%4]
 		rng := rand.New(rand.NewPCG(seed, 99))
 		f := figures{version: 1, rate: float64(20 + rng.IntN(200)), burst: int64(5 + rng.IntN(100)), quota: int64(50+rng.IntN(400)) * int64(1+9*rng.IntN(2)), slots: int64(1 + rng.IntN(12)), heads: int64(5 + rng.IntN(60))}
 		w.figures = []figures{f}
@@ -406,6 +429,10 @@ func live(t *testing.T, seed uint64, m mutant, plant ratelimittest.Fault, loud b
 		}
 		for _, n := range w.nodes {
 			n.begin(false)
+		}
+		if w.seldom == quiet {
+			time.Sleep(2 * time.Second)
+			w.dieUnheard(w.nodes[rng.IntN(simNodes)], rng) // while all parts are whole
 		}
 		for time.Since(w.start) < simLife {
 			time.Sleep(time.Duration(rng.Int64N(int64(1500 * time.Millisecond))))
@@ -434,16 +461,26 @@ func live(t *testing.T, seed uint64, m mutant, plant ratelimittest.Fault, loud b
 func (w *simWorld) fault(rng *rand.Rand) {
 	n := w.nodes[rng.IntN(len(w.nodes))]
 	d := time.Duration(rng.Int64N(int64(5 * time.Second)))
-	switch rng.IntN(11) {
+	switch rng.IntN(12) {
 	case 0, 1:
 		dead := rng.IntN(2) == 0
 		w.log("node %d is killed; its successor knows: %v", n.id, dead)
+		unheard := time.Duration(rng.IntN(3)-1) * time.Second
+		n.mu.Lock()
+		n.away = n.away || unheard > 0
+		n.mu.Unlock()
+		time.Sleep(unheard)
 		n.mu.Lock()
 		n.crash()
-		if rng.IntN(2) == 0 {
-			d = 0 // started again at once
-		}
+		n.away = n.away && unheard <= 0
 		n.mu.Unlock()
+		switch rng.IntN(6) {
+		case 0, 1, 2:
+			d = 0 // started again at once
+		case 3:
+			w.log("its place stays empty for long")
+			d = 4 * (simStand + 3*time.Second)
+		}
 		synctest.Wait()
 		time.Sleep(d / 4)
 		n.begin(dead)
@@ -503,6 +540,43 @@ func (w *simWorld) fault(rng *rand.Rand) {
 		n.mu.Lock()
 		n.lag = time.Duration(rng.IntN(3)) * 120 * time.Millisecond
 		n.mu.Unlock()
+	case 11:
+		w.dieUnheard(n, rng)
+	}
+}
+
+// dieUnheard cuts a node off, has it use a limit that may be new to the fleet, and
+// kills it. Some time later all use that limit.
+func (w *simWorld) dieUnheard(n *simNode, rng *rand.Rand) {
+	limit := 6 + rng.IntN(2*simCold)
+	w.log("node %d is cut off, uses limit %d and is killed", n.id, limit)
+	n.mu.Lock()
+	n.away = true
+	n.mu.Unlock()
+	time.Sleep(time.Second)
+	n.mu.Lock()
+	n.craves = limit
+	n.mu.Unlock()
+	time.Sleep(2 * time.Second)
+	n.mu.Lock()
+	n.crash()
+	n.away = false
+	n.mu.Unlock()
+	synctest.Wait()
+	if rng.IntN(2) == 0 {
+		time.Sleep(simStand + 3*time.Second)
+	}
+	order := rng.Perm(len(w.nodes))
+	for _, i := range order {
+		if i == n.id {
+			n.begin(rng.IntN(2) == 0)
+			time.Sleep(time.Duration(rng.Int64N(int64(2 * time.Second))))
+		}
+		o := w.nodes[i]
+		o.mu.Lock()
+		o.craves = limit
+		o.mu.Unlock()
+		time.Sleep(time.Second)
 	}
 }
 
@@ -575,15 +649,16 @@ func TestSimulationCatchesPlantedFaults(t *testing.T) {
 		"spends what was closed": {m: hidesOpen}, "returns what was open": {p: ratelimittest.ReturnOpen},
 		"lends twice": {p: ratelimittest.LendTwice}, "obeys late requests": {p: ratelimittest.IgnoreBeat},
 		"trusts claims": {p: ratelimittest.TrustClaims}, "returns what the dead held": {p: ratelimittest.ReturnDead},
+		"forgets what the dead may have spent": {p: ratelimittest.ForgetDead},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(200) {
+			for seed := range uint64(1000) {
 				if wrong, _ := live(t, seed+1, c.m, c.p, false); wrong != nil {
 					t.Logf("seed %d: %s", seed+1, wrong[0])
 					return
 				}
 			}
-			t.Error("not found in 200 lives")
+			t.Error("not found in 1000 lives")
 		})
 	}
 }

@@ -41,6 +41,7 @@ type Options struct {
 const (
 	tick         = 20 * time.Millisecond  // between looks at the accounts in use
 	gapMin       = 4 * time.Millisecond   // between two requests
+	wallSlack    = time.Second            // that the wall clock may gain on the other while leases last
 	ahead        = 40 * time.Millisecond  // how much demand a share should hold tokens for
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
 	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
@@ -72,6 +73,7 @@ const (
 	itemsMax     = 256
 	subjectsMax  = 1024 // told in one item
 	degradeAfter = 3    // beats without an answer
+	overMax      = 1e6  // seconds: a place left empty for so long is not watched
 )
 
 // accountSync is what the sync loop keeps of an account; guarded by its mu.
@@ -144,6 +146,8 @@ type syncer struct {
 type sighting struct {
 	beat uint64
 	at   time.Duration
+	gone bool
+	over int64 // as the pool knows
 }
 
 // New makes a Limiter that shares its limits with others through a Pool. It
@@ -360,6 +364,7 @@ func (l *Limiter) exchange(ctx context.Context, req *Request, asked []*account, 
 	req.Whole = l.Len() == 0 // after the part was read: what is spent later comes from that
 	// Also with a tenure: a pool that failed over may have lost that, and not the predecessor.
 	req.Dead, req.Born = l.o.Alone, int64(l.born)
+	req.Until = l.o.Now().Add(l.o.Stand+wallSlack).Unix() + 1
 	if req.Fleet = now-l.fleetAt >= l.o.Beat; req.Fleet {
 		req.Claims = l.claims(now)
 	}

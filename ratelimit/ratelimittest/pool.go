@@ -25,7 +25,7 @@ type Pool struct {
 	parts   int
 	granted int // indices below it were granted before
 	seats   map[uint64]*seat
-	dirty   map[int]bool // indices whose last holder may have spent from its standing parts
+	dirty   map[int]dead // indices whose holders before may have spent from their standing parts
 	records map[rl.HotLimit]*record
 	notices []rl.Notice
 	notice  uint64
@@ -48,17 +48,27 @@ const (
 	ReturnDead           // what the dead held comes back with its tokens
 	FullSpentParts       // a successor is not told that its part may be spent
 	ReturnOpen           // what of a dead sidecar's quota was open comes back too
+	ForgetDead           // what the dead may have spent from their standing parts is lent again
 )
 
 type seat struct {
-	name          string
-	beat          uint64
-	index, parts  int
-	granted       bool
-	absent, spent bool
-	whole         bool
-	low           int // the fewest parts there were since it was whole: its part was never larger
-	born          int64
+	name         string
+	beat         uint64
+	index, parts int
+	granted      bool
+	absent       bool
+	until        int64 // the greatest rl.Request.Until
+	whole        bool
+	low          int // the fewest parts there were since it was whole: its part was never larger
+	born         int64
+}
+
+// dead is what is known of those who held a standing part and may have spent from it.
+type dead struct {
+	tenure uint64 // the last of them who did not say how much
+	low    int    // the fewest parts of such, 0 when there was none
+	until  int64  // they spent from periods that began by then
+	over   int64  // seconds at least since it ended
 }
 
 type entry struct {
@@ -73,6 +83,7 @@ type record struct {
 	epoch, version uint64
 	kind           rl.Kind
 	total          rl.Share
+	begin          int64
 	rate, cap, tok int64 // free
 	demand, level  int64 // sums over entries
 	gen            uint64
@@ -83,7 +94,7 @@ type record struct {
 
 // NewPool makes an empty pool.
 func NewPool() *Pool {
-	return &Pool{seats: map[uint64]*seat{}, dirty: map[int]bool{}, records: map[rl.HotLimit]*record{}, rings: map[int]func(rl.Hint){}}
+	return &Pool{seats: map[uint64]*seat{}, dirty: map[int]dead{}, records: map[rl.HotLimit]*record{}, rings: map[int]func(rl.Hint){}}
 }
 
 // ErrAway is what a pool out of reach answers.
@@ -114,7 +125,7 @@ func (p *Pool) Sync(_ context.Context, req *rl.Request) (*rl.Reply, error) {
 	case req.Beat <= me.beat && p.Plant != IgnoreBeat:
 		rep.Stale = true
 	default:
-		me.beat, me.absent, me.whole = req.Beat, false, req.Whole
+		me.beat, me.absent, me.whole, me.until = req.Beat, false, req.Whole, max(me.until, req.Until)
 		if me.granted && req.Parts > 0 {
 			me.parts = req.Parts
 		}
@@ -127,7 +138,7 @@ func (p *Pool) Sync(_ context.Context, req *rl.Request) (*rl.Reply, error) {
 			rep.Items = append(rep.Items, p.item(req.Tenure, me, &req.Items[i]))
 		}
 		if req.Leave {
-			p.drop(req.Tenure, me.spent)
+			p.drop(req.Tenure, true)
 		}
 	}
 	p.tell(req, rep)
@@ -147,6 +158,11 @@ func (p *Pool) tell(req *rl.Request, rep *rl.Reply) {
 		for tenure, s := range p.seats {
 			rep.Seats = append(rep.Seats, rl.Seat{Name: s.name, Tenure: tenure, Beat: s.beat, Absent: s.absent})
 		}
+		for _, d := range p.dirty {
+			if d.low > 0 {
+				rep.Seats = append(rep.Seats, rl.Seat{Tenure: d.tenure, Absent: true, Gone: true, Over: d.over})
+			}
+		}
 		slices.SortFunc(rep.Seats, func(a, b rl.Seat) int { return cmp.Compare(a.Tenure, b.Tenure) })
 	}
 }
@@ -157,7 +173,7 @@ func (p *Pool) join(req *rl.Request, rep *rl.Reply) {
 	taken := map[int]bool{}
 	for tenure, s := range p.seats {
 		if req.Dead && s.name == req.Seat && s.born < req.Born {
-			p.drop(tenure, true)
+			p.drop(tenure, false)
 			continue
 		}
 		taken[s.index] = true
@@ -170,11 +186,15 @@ func (p *Pool) join(req *rl.Request, rep *rl.Reply) {
 		// The first of a new fleet has the parts of all that were before.
 		p.parts, p.granted = 0, 0
 		if len(p.dirty) > 0 {
-			p.dirty[0] = true
+			first := p.dirty[0]
+			for _, d := range p.dirty {
+				first.until = max(first.until, d.until)
+			}
+			p.dirty[0] = first
 		}
 	}
 	p.counter++
-	p.seats[p.counter] = &seat{name: req.Seat, beat: req.Beat, index: index, whole: req.Whole, born: req.Born}
+	p.seats[p.counter] = &seat{name: req.Seat, beat: req.Beat, index: index, until: req.Until, whole: req.Whole, born: req.Born}
 	if n := max(p.parts, len(p.seats), index+1); n > p.parts {
 		p.parts = n
 		p.ring(rl.Hint{})
@@ -193,15 +213,17 @@ func (p *Pool) grant(tenure uint64, reqParts int, rep *rl.Reply) {
 			}
 		}
 		s.granted, s.parts, s.low = true, p.parts, p.parts
-		s.spent = p.dirty[s.index]
 		if s.index >= p.granted {
 			// Its part is what the others made theirs smaller by.
 			for t, o := range p.seats {
-				s.spent = s.spent || t != tenure && o.granted && !o.whole
+				if t != tenure && o.granted && !o.whole {
+					d := p.dirty[s.index]
+					d.until = max(d.until, o.until)
+					p.dirty[s.index] = d
+				}
 			}
 			p.granted = s.index + 1
 		}
-		s.spent = s.spent && p.Plant != FullSpentParts
 	}
 	if reqParts == 0 { // it does not know yet that it has a part: the answer may have got lost
 		for key := range p.records {
@@ -211,12 +233,22 @@ func (p *Pool) grant(tenure uint64, reqParts int, rep *rl.Reply) {
 			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Period, b.Period))
 		})
 	}
-	rep.Parts, rep.Index, rep.Spent = p.parts, s.index, s.spent
+	rep.Parts, rep.Index = p.parts, s.index
+	if d, spent := p.dirty[s.index]; spent && p.Plant != FullSpentParts {
+		rep.Spent, rep.SpentUntil = true, d.until
+	}
 }
 
-func (p *Pool) drop(tenure uint64, dirty bool) {
-	if dirty {
-		p.dirty[p.seats[tenure].index] = true
+// drop ends a tenure. Who did not say what it spent may have spent all of its
+// standing parts.
+func (p *Pool) drop(tenure uint64, said bool) {
+	s := p.seats[tenure]
+	if !said && s.granted {
+		d := p.dirty[s.index]
+		if d.tenure, d.over, d.until = tenure, 0, max(d.until, s.until); d.low == 0 || s.low < d.low {
+			d.low = s.low
+		}
+		p.dirty[s.index] = d
 	}
 	delete(p.seats, tenure)
 	p.gen++
@@ -225,11 +257,19 @@ func (p *Pool) drop(tenure uint64, dirty bool) {
 func (p *Pool) claim(by uint64, claims []rl.Claim) {
 	for _, c := range claims {
 		s := p.seats[c.Tenure]
+		if s == nil && c.Gone {
+			for index, d := range p.dirty {
+				if d.tenure == c.Tenure && d.low > 0 {
+					d.over = max(d.over, c.Over)
+					p.dirty[index] = d
+				}
+			}
+		}
 		if s == nil || c.Tenure == by || s.beat != c.Beat && p.Plant != TrustClaims {
 			continue
 		}
 		if c.Gone {
-			p.drop(c.Tenure, true)
+			p.drop(c.Tenure, false)
 		} else if !s.absent {
 			s.absent = true
 			p.gen++
@@ -288,12 +328,16 @@ func (p *Pool) item(tenure uint64, me *seat, it *rl.Item) rl.ItemReply {
 func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 	p.counter++
 	r := &record{
-		epoch: p.counter, version: it.Version, kind: it.Kind, total: it.Total, gen: p.gen,
+		epoch: p.counter, version: it.Version, kind: it.Kind, total: it.Total, begin: it.Begin, gen: p.gen,
 		rate: it.Total.Rate, cap: it.Total.Cap, entries: map[uint64]*entry{}, subjects: map[[16]byte]uint64{},
 	}
 	for t, s := range p.seats {
 		if s.granted && (t != tenure || it.Standing || it.Spent < 0) {
-			r.imply(t, rl.Standing(it.Kind, it.Total, s.parts, s.index))
+			part := rl.Standing(it.Kind, it.Total, s.parts, s.index)
+			r.imply(t, part)
+			if it.Kind.Calendar() { // so much is taken for spent (missing), until it says how much is
+				r.entries[t].spent = max(rl.Standing(it.Kind, it.Total, s.low, s.index).Cap-part.Cap, 0)
+			}
 		}
 	}
 	if !it.Standing && it.Spent >= 0 { // of a record that was lost: it may hold more than its part, or less
@@ -304,15 +348,37 @@ func (p *Pool) create(tenure uint64, it *rl.Item) *record {
 	if r.kind == rl.Concurrency {
 		return r
 	}
+	r.tok = max(r.tok-p.missing(r.kind, r.total, r.begin), 0)
+	return r
+}
+
+// missing is what may have been spent of a limit that nobody spoke of, beyond
+// the standing parts of those who have a seat: from parts that were larger, which
+// are the pool's by now, and by the dead. Of a rate it comes back by itself.
+func (p *Pool) missing(kind rl.Kind, total rl.Share, begin int64) (tokens int64) {
+	known := map[int]int64{} // by index, what of it is not the pool's, or is counted
 	for _, s := range p.seats {
 		if s.granted {
-			// It may have spent from a larger part, which is the pool's by now.
-			was, is := rl.Standing(r.kind, r.total, s.low, s.index), rl.Standing(r.kind, r.total, s.parts, s.index)
-			r.tok -= max(was.Cap-is.Cap, 0)
+			was, is := rl.Standing(kind, total, s.low, s.index), rl.Standing(kind, total, s.parts, s.index)
+			tokens += max(was.Cap-is.Cap, 0)
+			known[s.index] = is.Cap
+			if kind.Calendar() { // it leaves alone what its predecessor may have spent
+				known[s.index] = max(was.Cap, is.Cap)
+			}
 		}
 	}
-	r.tok = max(r.tok, 0)
-	return r
+	for index, d := range p.dirty {
+		if d.low == 0 || kind.Calendar() && d.until < begin || p.Plant == ForgetDead {
+			continue
+		}
+		was := rl.Standing(kind, total, d.low, index)
+		more := max(was.Cap-known[index], 0)
+		if kind == rl.Rate {
+			more = min(more, max(was.Cap-was.Rate*d.over, 0))
+		}
+		tokens += more
+	}
+	return tokens
 }
 
 func (r *record) imply(tenure uint64, part rl.Share) {
@@ -330,15 +396,27 @@ func (p *Pool) change(r *record, it *rl.Item) {
 	} else {
 		r.tok += it.Total.Cap - r.total.Cap
 	}
+	was := r.total
 	r.version, r.total = it.Version, it.Total
+	implied := map[int]bool{}
 	for t, e := range r.entries {
 		// A sidecar that has not spoken of it takes the new figures' standing part.
 		if s := p.seats[t]; e.implied && s != nil {
+			implied[s.index] = true
 			part := rl.Standing(r.kind, r.total, s.parts, s.index)
 			more := rl.Share{Rate: max(part.Rate-e.Rate, 0), Cap: max(part.Cap-e.Cap, 0)}
 			e.Rate, e.Cap = e.Rate+more.Rate, e.Cap+more.Cap
 			r.rate, r.cap, r.tok = r.rate-more.Rate, r.cap-more.Cap, r.tok-more.Cap
 			e.level, r.level, e.open = e.level+more.Cap, r.level+more.Cap, e.open+more.Cap
+		}
+	}
+	if !r.kind.Calendar() {
+		return
+	}
+	for index, d := range p.dirty {
+		// So may the dead have done before they ended.
+		if d.low > 0 && d.until >= r.begin && !implied[index] && p.Plant != ForgetDead {
+			r.tok -= max(rl.Standing(r.kind, r.total, d.low, index).Cap-rl.Standing(r.kind, was, d.low, index).Cap, 0)
 		}
 	}
 }

@@ -123,17 +123,17 @@ func bit(b bool) int {
 
 func (p *Pool) pack(req *rl.Request) (keys []string, args []any) {
 	keys = append(make([]string, 0, 3+2*len(req.Items)), p.prefix+":fleet", p.prefix+":hot", p.prefix+":notices")
-	args = append(make([]any, 0, 16+17*len(req.Items)),
-		p.channel, req.Seat, req.Tenure, req.Beat, req.Parts, bit(req.Dead), bit(req.Leave), req.Notice, bit(req.Fleet), bit(req.Whole), req.Born/1000, p.exact, len(req.Claims)) // microseconds: Lua counts in 53 bits
+	args = append(make([]any, 0, 16+4*len(req.Claims)+20*len(req.Items)),
+		p.channel, req.Seat, req.Tenure, req.Beat, req.Parts, bit(req.Dead), bit(req.Leave), req.Notice, bit(req.Fleet), bit(req.Whole), req.Born/1000, p.exact, req.Until, len(req.Claims)) // microseconds: Lua counts in 53 bits
 	for _, c := range req.Claims {
-		args = append(args, c.Tenure, c.Beat, bit(c.Gone))
+		args = append(args, c.Tenure, c.Beat, bit(c.Gone), c.Over)
 	}
 	args = append(args, len(req.Items))
 	for i := range req.Items {
 		it := &req.Items[i]
 		n := name(it.ID, it.Period)
 		keys = append(keys, p.prefix+":r:"+n, p.prefix+":s:"+n)
-		args = append(args, it.ID, dash(it.Period), int(it.Kind), it.Version, it.Total.Rate, it.Total.Cap,
+		args = append(args, it.ID, dash(it.Period), it.Begin, int(it.Kind), it.Version, it.Total.Rate, it.Total.Cap,
 			it.Held.Rate, it.Held.Cap, it.Returned, it.Spent, it.Level, it.Demand, it.Ask, it.AskCap, it.Into,
 			bit(it.Standing)+2*bit(it.Nag)+4*bit(it.Idle), it.Open, it.Again, len(it.Subjects))
 		for j := range it.Subjects {
@@ -177,10 +177,10 @@ func (r *reader) text(v any) string {
 
 func unpack(val any, req *rl.Request) (*rl.Reply, error) {
 	var r reader
-	top := r.list(val, 10)
+	top := r.list(val, 11)
 	rep := &rl.Reply{
 		Tenure: uint64(r.int(top[0])), Parts: int(r.int(top[1])), Index: int(r.int(top[2])), Spent: r.int(top[3]) != 0,
-		Stale: r.int(top[5]) != 0, Notice: uint64(r.int(top[7])),
+		Stale: r.int(top[5]) != 0, Notice: uint64(r.int(top[7])), SpentUntil: r.int(top[10]),
 	}
 	for _, v := range r.list(top[4], -1) {
 		id, period, _ := strings.Cut(r.text(v), " ")
@@ -190,8 +190,8 @@ func unpack(val any, req *rl.Request) (*rl.Reply, error) {
 		rep.Notices = append(rep.Notices, r.notice(r.text(v)))
 	}
 	for _, v := range r.list(top[8], -1) {
-		s := r.list(v, 4)
-		rep.Seats = append(rep.Seats, rl.Seat{Tenure: uint64(r.int(s[0])), Beat: uint64(r.int(s[1])), Absent: r.int(s[2]) != 0, Name: r.text(s[3])})
+		s := r.list(v, 6)
+		rep.Seats = append(rep.Seats, rl.Seat{Tenure: uint64(r.int(s[0])), Beat: uint64(r.int(s[1])), Absent: r.int(s[2]) != 0, Name: r.text(s[3]), Gone: r.int(s[4]) != 0, Over: r.int(s[5])})
 	}
 	for _, v := range r.list(top[9], -1) {
 		rep.Items = append(rep.Items, r.item(v))

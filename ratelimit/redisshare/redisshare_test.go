@@ -29,6 +29,9 @@ func open(t *testing.T, server *redistest.Server, cluster bool) *redisshare.Pool
 	return redisshare.New(rdb, redisshare.Options{})
 }
 
+// midnight is when 2026-03-11 begins, in Unix seconds.
+const midnight = 1773187200
+
 // driver makes up requests of several seats, and puts them to both pools.
 type driver struct {
 	r     *rand.Rand
@@ -50,6 +53,7 @@ func (d *driver) request() (*driven, *rl.Request) {
 	req := &rl.Request{
 		Seat: s.name, Tenure: s.tenure, Beat: s.beat, Parts: s.parts, Notice: s.seen,
 		Fleet: d.r.IntN(4) == 0, Whole: d.r.IntN(3) == 0, Born: int64(d.r.IntN(9)) * 1000, Dead: s.tenure == 0 && d.r.IntN(2) == 0, Leave: s.tenure != 0 && d.r.IntN(60) == 0,
+		Until: midnight + int64(d.r.IntN(3)-1)*43200,
 	}
 	if d.r.IntN(20) == 0 {
 		req.Beat -= uint64(d.r.IntN(2)) // late
@@ -59,7 +63,7 @@ func (d *driver) request() (*driven, *rl.Request) {
 	}
 	if d.r.IntN(8) == 0 {
 		o := d.seats[d.r.IntN(len(d.seats))]
-		req.Claims = append(req.Claims, rl.Claim{Tenure: o.tenure, Beat: o.beat - uint64(d.r.IntN(2)), Gone: d.r.IntN(3) == 0})
+		req.Claims = append(req.Claims, rl.Claim{Tenure: o.tenure, Beat: o.beat - uint64(d.r.IntN(2)), Gone: d.r.IntN(3) == 0, Over: int64(d.r.IntN(4))})
 	}
 	for range d.r.IntN(4) {
 		if it := d.item(s); !slices.ContainsFunc(req.Items, func(o rl.Item) bool { return o.ID == it.ID && o.Period == it.Period }) {
@@ -77,7 +81,8 @@ func (d *driver) item(s *driven) rl.Item {
 		it.Total.Rate = int64(d.r.IntN(2)+1) * 50 * rl.Micro
 	}
 	if kind.Calendar() {
-		it.Period = "2026-03-1" + string(rune('0'+d.r.IntN(2)))
+		day := d.r.IntN(2)
+		it.Period, it.Begin = "2026-03-1"+string(rune('0'+day)), midnight+int64(day-1)*86400
 	}
 	key := rl.HotLimit{ID: it.ID, Period: it.Period}
 	held, ok := s.held[key]

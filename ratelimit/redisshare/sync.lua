@@ -4,13 +4,14 @@
 --
 -- KEYS fleet, hot, notices, then two for each item: record, subjects
 -- ARGV channel, seat, tenure, beat, parts, dead, leave, notice, fleet,
---      whole, born, exact, claims (n, then tenure, beat, gone each),
---      items (n, then 18 fields each, the last the number of their subjects, and those)
+--      whole, born, exact, until, claims (n, then tenure, beat, gone, over each),
+--      items (n, then 20 fields each, the last the number of their subjects, and those)
 --
 -- fleet: n counter, g generation, p parts, m indices ever granted, s notices,
---        d<index> dirty, t<tenure> "index beat parts granted absent spent whole born name",
+--        d<index> "low until over tenure" of whoever held that part before and may have spent from it,
+--        t<tenure> "index beat parts granted absent until whole born name",
 --        whole being 1 or 0 and twice the fewest parts there were since it was 1
--- record: h "epoch version kind rate cap freerate freecap tok demand level gen",
+-- record: h "epoch version kind rate cap freerate freecap tok demand level gen begin",
 --         q the tenures that are short, longest first,
 --         t<tenure> "rate cap demand level spent state open", state 0 in use, 1 idle, 2 implied
 local MICRO = 1000000
@@ -30,26 +31,45 @@ local function numbers(s)
 end
 local function seat(s)
   local n = numbers(s)
-  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, spent = n[6] == 1, whole = n[7] % 2 == 1, low = floor(n[7] / 2), born = n[8], name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
+  return {index = n[1], beat = n[2], parts = n[3], granted = n[4] == 1, absent = n[5] == 1, till = n[6], whole = n[7] % 2 == 1, low = floor(n[7] / 2), born = n[8], name = string.match(s, '^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (.*)$')}
+end
+local dead -- by index, read with seats
+local function grave(s)
+  local n = numbers(s)
+  return {low = n[1], till = n[2] or 0, over = n[3] or 0, tenure = int(n[4] or 0)}
 end
 local function everybody()
   if not seats then
-    seats = {}
+    seats, dead = {}, {}
     local all = redis.call('HGETALL', fleet)
     for i = 1, #all, 2 do
-      local t = string.match(all[i], '^t(%d+)$')
+      local t, d = string.match(all[i], '^t(%d+)$'), string.match(all[i], '^d(%d+)$')
       if t then seats[t] = seat(all[i + 1]) end
+      if d then dead[tonumber(d)] = grave(all[i + 1]) end
     end
   end
-  return seats
+  return seats, dead
+end
+local function bury(index, d)
+  local _, graves = everybody()
+  graves[index] = d
+  redis.call('HSET', fleet, 'd' .. int(index), int(d.low) .. ' ' .. int(d.till) .. ' ' .. int(d.over) .. ' ' .. d.tenure)
 end
 local function bit(b) if b then return '1' end return '0' end
 local function put(t, s)
   if seats then seats[t] = s end
-  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. bit(s.spent) .. ' ' .. int(2 * s.low + (s.whole and 1 or 0)) .. ' ' .. int(s.born) .. ' ' .. s.name)
+  redis.call('HSET', fleet, 't' .. t, int(s.index) .. ' ' .. int(s.beat) .. ' ' .. int(s.parts) .. ' ' .. bit(s.granted) .. ' ' .. bit(s.absent) .. ' ' .. int(s.till) .. ' ' .. int(2 * s.low + (s.whole and 1 or 0)) .. ' ' .. int(s.born) .. ' ' .. s.name)
 end
-local function drop(t, s, dirty)
-  if dirty then redis.call('HSET', fleet, 'd' .. int(s.index), '1') end
+-- drop ends a tenure. Who did not say what it spent may have spent all of its
+-- standing parts.
+local function drop(t, s, said)
+  if not said and s.granted then
+    local _, graves = everybody()
+    local d = graves[s.index] or {low = 0, till = 0}
+    if d.low == 0 or s.low < d.low then d.low = s.low end
+    d.tenure, d.over, d.till = t, 0, max(d.till, s.till)
+    bury(s.index, d)
+  end
   redis.call('HDEL', fleet, 't' .. t)
   if seats then seats[t] = nil end
   redis.call('HINCRBY', fleet, 'g', 1)
@@ -75,7 +95,7 @@ local function standing(kind, rate, cap, parts, index)
   return r, c
 end
 
-local reply = {tenure, 0, 0, 0, {}, 0, {}, 0, {}, {}}
+local reply = {tenure, 0, 0, 0, {}, 0, {}, 0, {}, {}, 0}
 
 local function grant(t, s, knows)
   local parts = tonumber(redis.call('HGET', fleet, 'p') or '0')
@@ -84,11 +104,15 @@ local function grant(t, s, knows)
       if o ~= t and other.granted and other.parts < parts then return end
     end
     s.granted, s.parts, s.low = true, parts, parts
-    s.spent = redis.call('HEXISTS', fleet, 'd' .. int(s.index)) == 1
     if s.index >= tonumber(redis.call('HGET', fleet, 'm') or '0') then
       -- Its part is what the others made theirs smaller by.
       for o, other in pairs(everybody()) do
-        s.spent = s.spent or (o ~= t and other.granted and not other.whole)
+        if o ~= t and other.granted and not other.whole then
+          local _, graves = everybody()
+          local d = graves[s.index] or {low = 0, till = 0, over = 0, tenure = '0'}
+          d.till = max(d.till, other.till)
+          bury(s.index, d)
+        end
       end
       redis.call('HSET', fleet, 'm', int(s.index + 1))
     end
@@ -96,14 +120,16 @@ local function grant(t, s, knows)
   if knows == 0 then -- it does not know yet that it has a part: the answer may have got lost
     reply[5] = redis.call('SMEMBERS', hot)
   end
-  reply[2], reply[3], reply[4] = parts, s.index, tonumber(bit(s.spent))
+  local d = redis.call('HGET', fleet, 'd' .. int(s.index))
+  reply[2], reply[3] = parts, s.index
+  if d then reply[4], reply[11] = 1, grave(d).till end
 end
 
 local function join()
   local taken, count = {}, 0
   for t, s in pairs(everybody()) do
     if ARGV[6] == '1' and s.name == name and s.born < tonumber(ARGV[11]) then
-      drop(t, s, true)
+      drop(t, s, false)
     else
       taken[s.index] = true
       count = count + 1
@@ -115,12 +141,15 @@ local function join()
   if count == 0 then -- the first of a new fleet has the parts of all that were before
     parts = 0
     redis.call('HSET', fleet, 'm', '0')
-    for _, f in ipairs(redis.call('HKEYS', fleet)) do
-      if string.match(f, '^d%d+$') then redis.call('HSET', fleet, 'd0', '1') end
+    local _, graves = everybody()
+    local first, any = graves[0] or {low = 0, till = 0, over = 0, tenure = '0'}, false
+    for _, d in pairs(graves) do
+      first.till, any = max(first.till, d.till), true
     end
+    if any then bury(0, first) end
   end
   local n = redis.call('HINCRBY', fleet, 'n', 1)
-  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, spent = false, whole = ARGV[10] == '1', low = 0, born = tonumber(ARGV[11]), name = name}
+  local s = {index = index, beat = tonumber(ARGV[4]), parts = 0, granted = false, absent = false, till = tonumber(ARGV[13]), whole = ARGV[10] == '1', low = 0, born = tonumber(ARGV[11]), name = name}
   local need = max(parts, count + 1, index + 1)
   redis.call('HSET', fleet, 'p', int(need))
   if need > parts then ring('*') end
@@ -134,7 +163,7 @@ local function load(key, me)
   local got = redis.call('HMGET', key, 'h', 'q', 't' .. me)
   if not got[1] then return nil end
   local n = numbers(got[1])
-  local r = {epoch = n[1], version = n[2], kind = n[3], rate = n[4], cap = n[5], frate = n[6], fcap = n[7], tok = n[8], demand = n[9], level = n[10], gen = n[11], q = {}}
+  local r = {epoch = n[1], version = n[2], kind = n[3], rate = n[4], cap = n[5], frate = n[6], fcap = n[7], tok = n[8], demand = n[9], level = n[10], gen = n[11], begin = n[12] or 0, q = {}}
   for w in string.gmatch(got[2] or '', '%d+') do r.q[#r.q + 1] = w end
   return r, got[3]
 end
@@ -154,8 +183,35 @@ local function entries(key)
   return out
 end
 
+-- missing is what may have been spent of a limit that nobody spoke of, beyond the
+-- standing parts of those who have a seat: from parts that were larger, which are
+-- the pool's by now, and by the dead. Of a rate it comes back by itself.
+local function missing(kind, rate, cap, begin)
+  local tokens, known = 0, {}
+  local all, graves = everybody()
+  for _, s in pairs(all) do
+    if s.granted then
+      local _, was = standing(kind, rate, cap, s.low, s.index)
+      local _, is = standing(kind, rate, cap, s.parts, s.index)
+      tokens = tokens + max(was - is, 0)
+      known[s.index] = is
+      -- It leaves alone what its predecessor may have spent.
+      if kind > CONCURRENCY then known[s.index] = max(was, is) end
+    end
+  end
+  for index, d in pairs(graves) do
+    if d.low > 0 and (kind <= CONCURRENCY or d.till >= begin) then
+      local r, was = standing(kind, rate, cap, d.low, index)
+      local more = max(was - (known[index] or 0), 0)
+      if kind == RATE then more = min(more, max(was - r * d.over, 0)) end
+      tokens = tokens + more
+    end
+  end
+  return tokens
+end
+
 local function create(key, it, gen)
-  local r = {epoch = redis.call('HINCRBY', fleet, 'n', 1), version = it.version, kind = it.kind, rate = it.rate, cap = it.cap, frate = it.rate, fcap = it.cap, demand = 0, level = 0, gen = gen, q = {}}
+  local r = {epoch = redis.call('HINCRBY', fleet, 'n', 1), version = it.version, kind = it.kind, rate = it.rate, cap = it.cap, frate = it.rate, fcap = it.cap, demand = 0, level = 0, gen = gen, begin = it.begin, q = {}}
   local mine
   local function imply(t, rate, cap, spent)
     local e = {rate = rate, cap = cap, demand = 0, level = cap, spent = spent, state = 2, open = cap}
@@ -166,7 +222,12 @@ local function create(key, it, gen)
   for t, s in pairs(everybody()) do
     if s.granted and (t ~= tenure or it.standing or it.spent < 0) then
       local rate, cap = standing(it.kind, it.rate, it.cap, s.parts, s.index)
-      imply(t, rate, cap, 0)
+      local taken = 0 -- for spent (missing), until it says how much is
+      if it.kind > CONCURRENCY then
+        local _, was = standing(it.kind, it.rate, it.cap, s.low, s.index)
+        taken = max(was - cap, 0)
+      end
+      imply(t, rate, cap, taken)
     end
   end
   if not it.standing and it.spent >= 0 then -- of a record that was lost: it may hold more than its part, or less
@@ -174,14 +235,7 @@ local function create(key, it, gen)
   end
   r.tok = r.fcap
   if r.kind ~= CONCURRENCY then
-    for _, s in pairs(everybody()) do
-      if s.granted then -- it may have spent from a larger part, which is the pool's by now
-        local _, was = standing(it.kind, it.rate, it.cap, s.low, s.index)
-        local _, is = standing(it.kind, it.rate, it.cap, s.parts, s.index)
-        r.tok = r.tok - max(was - is, 0)
-      end
-    end
-    r.tok = max(r.tok, 0)
+    r.tok = max(r.tok - missing(r.kind, r.rate, r.cap, r.begin), 0)
   end
   redis.call('SADD', hot, it.id .. ' ' .. it.period)
   return r, mine
@@ -195,16 +249,28 @@ local function change(key, r, it)
   else
     r.tok = r.tok + it.cap - r.cap
   end
+  local orate, ocap, implied = r.rate, r.cap, {}
   r.version, r.rate, r.cap = it.version, it.rate, it.cap
   for t, e in pairs(entries(key)) do
     -- A sidecar that has not spoken of it takes the new figures' standing part.
     local s = everybody()[t]
     if e.state == 2 and s then
+      implied[s.index] = true
       local rate, cap = standing(r.kind, r.rate, r.cap, s.parts, s.index)
       local mr, mc = max(rate - e.rate, 0), max(cap - e.cap, 0)
       e.rate, e.cap, e.level, e.open = e.rate + mr, e.cap + mc, e.level + mc, e.open + mc
       r.frate, r.fcap, r.tok, r.level = r.frate - mr, r.fcap - mc, r.tok - mc, r.level + mc
       redis.call('HSET', key, 't' .. t, pack(e))
+    end
+  end
+  if r.kind <= CONCURRENCY then return end
+  local _, graves = everybody()
+  for index, d in pairs(graves) do
+    -- So may the dead have done before they ended.
+    if d.low > 0 and d.till >= r.begin and not implied[index] then
+      local _, is = standing(r.kind, r.rate, r.cap, d.low, index)
+      local _, was = standing(r.kind, orate, ocap, d.low, index)
+      r.tok = r.tok - max(is - was, 0)
     end
   end
 end
@@ -394,7 +460,7 @@ local function item(key, subjects, it, gen)
   if #r.q > 0 and r.q[1] ~= tenure and worth(r) then
     ring('T ' .. table.remove(r.q, 1))
   end
-  local h = int(r.epoch) .. ' ' .. int(r.version) .. ' ' .. int(r.kind) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.frate) .. ' ' .. int(r.fcap) .. ' ' .. int(r.tok) .. ' ' .. int(r.demand) .. ' ' .. int(r.level) .. ' ' .. int(r.gen)
+  local h = int(r.epoch) .. ' ' .. int(r.version) .. ' ' .. int(r.kind) .. ' ' .. int(r.rate) .. ' ' .. int(r.cap) .. ' ' .. int(r.frate) .. ' ' .. int(r.fcap) .. ' ' .. int(r.tok) .. ' ' .. int(r.demand) .. ' ' .. int(r.level) .. ' ' .. int(r.gen) .. ' ' .. int(r.begin)
   redis.call('HSET', key, 'h', h, 'q', table.concat(r.q, ' '), 't' .. tenure, pack(e))
   redis.call('EXPIRE', key, KEEP)
   reply[10][#reply[10] + 1] = {r.epoch, r.version, r.rate, r.cap, e.rate, e.cap, granted, target, max(r.tok, 0), free(r), max(r.tok, 0) + r.level - e.level, r.demand, #r.q > 0 and 1 or 0, known}
@@ -405,10 +471,10 @@ local function item(key, subjects, it, gen)
   end
 end
 
-local a = 13
+local a = 14
 local function arg() a = a + 1 return ARGV[a - 1] end
 local claims = {}
-for i = 1, tonumber(arg()) do claims[i] = {arg(), tonumber(arg()), arg() == '1'} end
+for i = 1, tonumber(arg()) do claims[i] = {arg(), tonumber(arg()), arg() == '1', tonumber(arg())} end
 
 local packed = tenure ~= '0' and redis.call('HGET', fleet, 't' .. tenure)
 local me = packed and seat(packed)
@@ -417,7 +483,7 @@ if not me then
 elseif tonumber(ARGV[4]) <= me.beat then
   reply[6] = 1
 else
-  me.beat, me.absent, me.whole = tonumber(ARGV[4]), false, ARGV[10] == '1'
+  me.beat, me.absent, me.whole, me.till = tonumber(ARGV[4]), false, ARGV[10] == '1', max(me.till, tonumber(ARGV[13]))
   if me.granted and ARGV[5] ~= '0' then me.parts = tonumber(ARGV[5]) end
   me.low = min(me.low, me.parts)
   if me.whole or me.low == 0 then me.low = me.parts end
@@ -428,18 +494,26 @@ else
     local s = p and seat(p)
     if s and s.beat == c[2] and c[1] ~= tenure then
       if c[3] then
-        drop(c[1], s, true)
+        drop(c[1], s, false)
       elseif not s.absent then
         s.absent = true
         put(c[1], s)
         redis.call('HINCRBY', fleet, 'g', 1)
+      end
+    elseif not s and c[3] then
+      local _, graves = everybody()
+      for index, d in pairs(graves) do
+        if d.tenure == c[1] and d.low > 0 and d.over < c[4] then
+          d.over = c[4]
+          bury(index, d)
+        end
       end
     end
   end
   local n = tonumber(arg())
   local gen = tonumber(n > 0 and redis.call('HGET', fleet, 'g') or '0') or 0
   for i = 1, n do
-    local it = {id = arg(), period = arg(), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg()), into = tonumber(arg())}
+    local it = {id = arg(), period = arg(), begin = tonumber(arg()), kind = tonumber(arg()), version = tonumber(arg()), rate = tonumber(arg()), cap = tonumber(arg()), hrate = tonumber(arg()), hcap = tonumber(arg()), returned = tonumber(arg()), spent = tonumber(arg()), level = tonumber(arg()), demand = tonumber(arg()), ask = tonumber(arg()), askcap = tonumber(arg()), into = tonumber(arg())}
     local flags = tonumber(arg())
     it.open, it.again = tonumber(arg()), tonumber(arg())
     local subjects = tonumber(arg())
@@ -448,7 +522,7 @@ else
     for j = 1, subjects do it.subjects[j] = arg() end
     item(KEYS[2 + 2 * i], KEYS[3 + 2 * i], it, gen)
   end
-  if ARGV[7] == '1' then drop(tenure, me, me.spent) end
+  if ARGV[7] == '1' then drop(tenure, me, true) end
 end
 
 reply[8] = tonumber(redis.call('HGET', fleet, 's') or '0')
@@ -462,8 +536,12 @@ if reply[1] == tenure then
   end
 end
 if ARGV[9] == '1' then
-  for t, s in pairs(everybody()) do
-    reply[9][#reply[9] + 1] = {t, s.beat, tonumber(bit(s.absent)), s.name}
+  local all, graves = everybody()
+  for t, s in pairs(all) do
+    reply[9][#reply[9] + 1] = {t, s.beat, tonumber(bit(s.absent)), s.name, 0, 0}
+  end
+  for _, d in pairs(graves) do
+    if d.low > 0 then reply[9][#reply[9] + 1] = {d.tenure, 0, 1, '', 1, d.over} end
   end
 end
 return reply

@@ -53,8 +53,8 @@ func (p *Pool) Usage(ctx context.Context, now time.Time, limits []*rl.Limit) ([]
 		case err != nil:
 			return nil, fmt.Errorf("limits: read usage of %s: %w", l.ID, err)
 		default:
-			// "epoch version kind rate cap freerate freecap tok demand level gen"; the
-			// figures may be newer here than the record's.
+			// "epoch version kind rate cap freerate freecap tok demand level gen", and
+			// more that is the pool's own; the figures may be newer here than the record's.
 			f, err := numbers(head, 11)
 			if err != nil {
 				return nil, fmt.Errorf("limits: read usage of %s: %w", l.ID, err)
@@ -75,12 +75,13 @@ func (p *Pool) Usage(ctx context.Context, now time.Time, limits []*rl.Limit) ([]
 	return out, nil
 }
 
+// numbers reads at least n of them.
 func numbers(s string, n int) ([]int64, error) {
 	f := strings.Fields(s)
-	if len(f) != n {
+	if len(f) < n {
 		return nil, ErrReply
 	}
-	out := make([]int64, n)
+	out := make([]int64, len(f))
 	for i := range f {
 		v, err := strconv.ParseInt(f[i], 10, 64)
 		if err != nil {
