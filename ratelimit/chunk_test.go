@@ -39,9 +39,9 @@ func startCrew(t *testing.T, n int) *crew {
 // whoever had the name before has ended.
 func (c *crew) begin(t *testing.T, i int, alone bool) {
 	k := &wire{pool: c.pool, up: &gate{}, rng: rand.New(rand.NewPCG(uint64(len(c.nodes)), 3))}
-	j := len(c.nodes)
-	c.walls = append(c.walls, &atomic.Int64{})
-	l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Alone: alone, Pool: k, Elapsed: c.elapsed, Now: func() time.Time { return c.now(j) }})
+	wall := &atomic.Int64{}
+	c.walls = append(c.walls, wall)
+	l, err := rl.New(rl.Options{ID: fmt.Sprint("c", i), Alone: alone, Pool: k, Elapsed: c.elapsed, Now: func() time.Time { return time.Now().Add(time.Duration(wall.Load())) }})
 	if err != nil {
 		t.Fatal(err)
 	}
