@@ -93,7 +93,7 @@ func (a *account) fit(limit *Limit, at *instant) {
 		a.change(limit)
 	}
 	if a.gen != at.part.gen {
-		a.refit(at.part)
+		a.refit(at)
 	}
 	if at.lapses > a.lapses {
 		// The pool may have lent the rest to others by now, our standing part not.
@@ -108,7 +108,8 @@ func (a *account) fit(limit *Limit, at *instant) {
 
 // refit follows a change of the sidecar's own part. A standing share becomes
 // the new part; one that grows gets capacity, which then fills.
-func (a *account) refit(p *part) {
+func (a *account) refit(at *instant) {
+	p := at.part
 	a.gen = p.gen
 	if !a.standing {
 		return
@@ -118,7 +119,7 @@ func (a *account) refit(p *part) {
 		a.shrink(Share{Rate: s.Rate, Cap: max(s.Cap, a.inUse)})
 		return
 	}
-	if a.limit.Kind.Calendar() && a.Cap == 0 && !p.ownsFrom(a.begin) {
+	if a.limit.Kind.Calendar() && a.Cap == 0 && !at.owns(a.begin) {
 		a.forgot = true
 	}
 	if a.limit.Kind == Concurrency && a.inUse > s.Cap {
