@@ -98,12 +98,28 @@ func (s *accountSync) scan(kind Kind, now time.Duration) {
 		span = time.Duration(min(max(8*Micro/s.demand, 0.2), 3) * float64(time.Second))
 	}
 	s.demand = ewma(s.demand, n, dt, span)
+	s.follow(kind, n, dt, now, span)
+	if kind == Rate { // of a quota that would open a lot
+		s.begin(n, now)
+	}
 	if s.demand > 2*s.askedBy && s.notBefore > now {
 		s.notBefore = min(s.notBefore, s.last+backoffMin) // it was set for another demand
 	}
-	s.follow(kind, n, dt, now, span)
 	if now-s.lastUse >= idleAfter {
-		s.demand, s.steady, s.firstUse, s.nagged = 0, 0, 0, false
+		s.demand, s.steady, s.firstUse, s.first, s.nagged = 0, 0, 0, 0, false
+	}
+}
+
+// begin replaces the averages, which start at nothing, when a limit comes into
+// use: as soon as a few requests were seen demand is what they make. The pool
+// lends rate, and those who are quiet are called, by it.
+func (s *accountSync) begin(n float64, now time.Duration) {
+	if s.first >= firstFew*Micro || now-s.firstUse >= firstSpan {
+		return
+	}
+	if s.first += n; s.first >= firstFew*Micro {
+		d := s.first / (now - s.firstUse).Seconds()
+		s.demand, s.steady = max(s.demand, d), max(s.steady, d)
 	}
 }
 
@@ -155,8 +171,8 @@ func ewma(old, n float64, dt, span time.Duration) float64 {
 func (a *account) lot() float64 {
 	t := a.limit.Total()
 	n := float64(t.Rate) * lotTime.Seconds()
-	if a.sync.fleet > t.Rate {
-		n = min(n, float64(a.sync.fleet)*lotShort.Seconds())
+	if f := float64(a.sync.fleet); f > float64(t.Rate) {
+		n = min(n, f*(f/float64(t.Rate))*lotShort.Seconds())
 	}
 	return max(min(n, float64(t.Cap)/lotPart), Micro)
 }
@@ -352,7 +368,7 @@ func (a *account) due(now time.Duration, ask bool, g gift, idle bool) bool {
 	case a.limit.Kind != Rate:
 	case a.standing:
 		// The pool's part of the rate refills only what was lent.
-		if float64(a.Cap)-a.level > max(a.lot()/4, Micro) && s.demand > float64(a.Rate) {
+		if float64(a.Cap)-a.level > max(a.lot()/4, float64(a.Cap)/standFew, Micro) && s.demand > float64(a.Rate) {
 			return true
 		}
 	case since >= backoffMin && s.since >= 16 && s.drifted():

@@ -59,10 +59,13 @@ const (
 	roomSlack    = 1.1                     // of that room: what is beyond goes back
 	reservePart  = 0.7                     // of what is left is held by those who spend it, by their parts
 	shortOf      = 0.8                     // of its part of the rate: who holds less is short
+	standFew     = 4                       // of a standing part, one in so many may be spent before the pool hears
+	firstFew     = 4                       // requests that tell what demand is when a limit comes into use
+	firstSpan    = 200 * time.Millisecond  // in which they must come
 	risingSpan   = 500 * time.Millisecond  // or more for so long
 	rateLot      = 0.1                     // of its part of the rate: what is worth giving back
 	lotTime      = 20 * time.Millisecond   // of the whole rate: what is worth giving back of tokens
-	lotShort     = 6 * time.Millisecond    // of what is asked for, where that is more than the rate
+	lotShort     = 3 * time.Millisecond    // of what is asked for, where that is more than the rate, by how much it is
 	lotPart      = 50                      // and of the whole capacity, one in so many
 	crowded      = 0.35                    // of the whole rate, asked for: those who are quiet are called at once
 	crowdMin     = 100 * Micro             // for the sake of smaller rates nobody is
@@ -90,7 +93,8 @@ type accountSync struct {
 	demand    float64 // millionths a second, of late
 	steady    float64 // and over a longer time
 	firstUse  time.Duration
-	side      int8 // of steady that demand is on
+	first     float64 // requests since, until there were firstFew
+	side      int8    // of steady that demand is on
 	sideSince time.Duration
 	sideCount float64
 	told      int64 // demand in the last request
