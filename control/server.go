@@ -245,6 +245,7 @@ func (s *server) routes() []route {
 		post("/v1/invitations/accept", "accept-invitation", "Act for the entity that invited you.", with(s, s.accept)).givesPlain(memberView{}).creating(),
 		del("/v1/invitations/{id}", "withdraw-invitation", "Take an invitation back.", s.withdraw).givesPlain(invitationView{}).unmatched(),
 
+		get("/v1/overview", "get-overview", "What is wrong now, what runs out next, and what waits for you.", s.showOverview).givesPlain(overviewView{}).by(staff),
 		get("/v1/me", "get-me", "Who you are and, for a developer, your own entity and how it stands.", s.me).givesPlain(meView{}).tells("own page"),
 		get("/v1/register", "list-register", "The public register: whitelisted products.", s.listRegister).listsPlain(registerView{}).open().filters("product_id", "owner", "q"),
 	}

@@ -14,7 +14,7 @@ import (
 type Where struct{ Index, Value string }
 
 // Query selects cases of one kind, or the register's "entity", "product",
-// "client-app" or "subscription".
+// "client-app", "subscription" or "suspension" (those not lifted).
 type Query struct {
 	Kind  string
 	Where []Where // all of them; none selects all
@@ -44,6 +44,20 @@ func (b *Casebook) Find(q Query) (ids []string, total int) {
 	})
 	from := min(q.Offset, len(all))
 	return slices.Clone(all[from:min(from+q.Limit, len(all))]), len(all)
+}
+
+// Values visits an index's values with the ID of what has each, in the order of the
+// values, from one on.
+func (b *Casebook) Values(kind, index, from string) iter.Seq2[string, string] {
+	return func(yield func(value, id string) bool) {
+		prefix := b.codes.of(kind, index)
+		for c := b.keys.from(prefix + clean(from)); c.next() && strings.HasPrefix(unsafeString(c.key), prefix); {
+			value, id, _ := strings.Cut(string(c.key[len(prefix):]), "\x00")
+			if !yield(value, id) {
+				return
+			}
+		}
+	}
 }
 
 // found keeps what the latest searches came to, for as long as no key of the index

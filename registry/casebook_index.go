@@ -19,6 +19,8 @@ func (b *Casebook) index(c *Change, old, now *View) {
 			b.reindex("client-app", r.ID, appKeys(value(old.apps.get(r.ID))), appKeys(value(now.apps.get(r.ID))))
 		case KindSubscription:
 			b.reindex("subscription", r.ID, subscriptionKeys(value(old.subscriptions.get(r.ID))), subscriptionKeys(value(now.subscriptions.get(r.ID))))
+		case KindSuspension:
+			b.reindex("suspension", r.ID, suspensionKeys(value(old.suspensions.get(r.ID))), suspensionKeys(value(now.suspensions.get(r.ID))))
 		}
 	}
 }
@@ -29,6 +31,7 @@ func (b *Casebook) indexAll(v *View) {
 	indexTable(b, "product", &v.products, productKeys)
 	indexTable(b, "client-app", &v.apps, appKeys)
 	indexTable(b, "subscription", &v.subscriptions, subscriptionKeys)
+	indexTable(b, "suspension", &v.suspensions, suspensionKeys)
 }
 
 func indexTable[T any](b *Casebook, kind string, t *table[T], keys func(*T) []Where) {
@@ -98,6 +101,20 @@ func subscriptionKeys(s *Subscription) []Where {
 		return nil
 	}
 	return []Where{{"", ""}, {"product_id", s.ProductID}, {"client_abn", s.ClientABN.String()}}
+}
+
+// suspensionKeys are those of a suspension that was not lifted: when it was imposed,
+// when it ends or that it has no end, and, of one that was announced, when it starts.
+// Whether it holds depends on the clock: see InForce.
+func suspensionKeys(s *Suspension) []Where {
+	if s == nil || s.LiftedAt != 0 {
+		return nil
+	}
+	keys := []Where{{"imposed", s.ImposedAt.String()}, {"ends", s.Expires.String()}}
+	if s.Starts > s.ImposedAt {
+		keys = append(keys, Where{"starts", s.Starts.String()})
+	}
+	return keys
 }
 
 // codes give each pair of a kind and an index two bytes of its own: written out,

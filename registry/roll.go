@@ -230,10 +230,7 @@ func (r *Register) Sidecars(ctx context.Context) ([]SidecarStatus, error) {
 	all := make([]SidecarStatus, 0, len(roll.members))
 	for i := range roll.members {
 		m := &roll.members[i]
-		s := SidecarStatus{ID: m.ID, Incarnation: m.Incarnation, Revision: m.Revision, PolledAt: m.PolledAt, Lapsed: m.lapsed}
-		if v.Revision > m.Revision {
-			s.Lag = v.Revision - m.Revision
-		}
+		s := m.status(v.Revision, roll.at)
 		d, known := digests[m.Revision]
 		if !known {
 			if d, err = r.digestAt(ctx, m.Revision); err != nil {
@@ -245,11 +242,49 @@ func (r *Register) Sidecars(ctx context.Context) ([]SidecarStatus, error) {
 			same := *d == m.Digest
 			s.DigestOK = &same
 		}
-		s.ShortLeftMS = int64(m.PolledAt-roll.at) + m.Short.Milliseconds()
-		s.LongLeftMS = int64(m.PolledAt-roll.at) + m.Long.Milliseconds()
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// SidecarsSeen lists the sidecars as the last reading of the roll that succeeded
+// showed them, and when that was, without asking the store: it is read every second
+// anyhow. DigestOK is nil where this process no longer knows the sidecar's revision.
+// ErrUnavailable before the first reading.
+func (r *Register) SidecarsSeen() (all []SidecarStatus, at Time, err error) {
+	v, err := r.View()
+	if err != nil {
+		return nil, 0, err
+	}
+	r.roll.mu.Lock()
+	roll := r.roll.known
+	r.roll.mu.Unlock()
+	if roll.number == 0 {
+		return nil, 0, fmt.Errorf("%w: the roll of sidecars was not read yet", ErrUnavailable)
+	}
+	all = make([]SidecarStatus, 0, len(roll.members))
+	for i := range roll.members {
+		m := &roll.members[i]
+		s := m.status(v.Revision, roll.at)
+		if known, ok := r.mirror.tail.state(m.Revision); ok {
+			same := known.digest == m.Digest
+			s.DigestOK = &same
+		}
+		all = append(all, s)
+	}
+	return all, r.Now() - Time((r.mirror.Now() - roll.clock).Milliseconds()), nil
+}
+
+// status is a member to look at: head is the register's revision, at the store's
+// clock when it was read.
+func (m *sighting) status(head Revision, at Time) SidecarStatus {
+	s := SidecarStatus{ID: m.ID, Incarnation: m.Incarnation, Revision: m.Revision, PolledAt: m.PolledAt, Lapsed: m.lapsed}
+	if head > m.Revision {
+		s.Lag = head - m.Revision
+	}
+	s.ShortLeftMS = int64(m.PolledAt-at) + m.Short.Milliseconds()
+	s.LongLeftMS = int64(m.PolledAt-at) + m.Long.Milliseconds()
+	return s
 }
 
 // digestAt finds in the log what the digest of a revision is; nil when the log

@@ -50,6 +50,7 @@ func apiPages(o options) []page {
 		{registrarName, "/v1/subscriptions?product_id=BN-0%05d", false},
 		{registrarName, "/v1/certifications?page=%d", false},
 		{registrarName, "/v1/products/BN-0%05d", false},
+		{registrarName, "/v1/overview", false},
 		{developerName, "/v1/me", true},
 		{developerName, "/v1/products", false},
 		{developerName, "/v1/client-apps", false},

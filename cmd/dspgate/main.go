@@ -119,7 +119,7 @@ func newRootCmd(g *globals) *cobra.Command {
 	}
 	add("run", newDemoCmd(g), newControlCmd(g), newSidecarCmd(g), newTokenCmd(g))
 	add("operate", newSuspendCmd(g), newLiftCmd(g), newConfirmCmd(g), newSuspensionCmd(g), newIncidentCmd(g), newPolicyCmd(g), newAlarmCmd(g), newSignalCmd(g), newMissingFieldCmd(g), newProtectedCmd(g), newNoticeCmd(g), newDenialCmd(g),
-		newExplainCmd(g), newDecisionCmd(g), newEventsCmd(g), newStatusCmd(g), newChangeCmd(g), newAuditCmd(g), newReplayCmd(g))
+		newExplainCmd(g), newDecisionCmd(g), newEventsCmd(g), newStatusCmd(g), newOverviewCmd(g), newChangeCmd(g), newAuditCmd(g), newReplayCmd(g))
 	add("register", newEntityCmd(g), newProductCmd(g), newCertificationCmd(g), newClientAppCmd(g), newCredentialCmd(g),
 		newSubscriptionCmd(g), newServiceCmd(g), newLimitCmd(g), newImportCmd(g), newExportCmd(g))
 	add("assure", newRequirementCmd(g), newEditionCmd(g), newEvidenceCmd(g), newVerificationCmd(g), newFindingCmd(g), newDrawCmd(g), newAddOnCmd(g), newEcosystemCmd(g), newGapCmd(g), newReportCmd(g), newThreatCmd(g))

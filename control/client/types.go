@@ -223,3 +223,50 @@ type LimitUse struct {
 func (c *Client) Me(ctx context.Context) (Answer[Me], error) {
 	return Do[Me](ctx, c, Request{Path: Path("me")})
 }
+
+// Overview is what is wrong now, what runs out next, and what waits for the agency's
+// people; figures that are not for who asks are nil.
+type Overview struct {
+	At        registry.Time `json:"at"`
+	Incidents *struct {
+		Open    int `json:"open"`
+		Overdue int `json:"overdue"`
+		Unowned int `json:"unowned"`
+	} `json:"incidents"`
+	Alarms *struct {
+		Open int `json:"open"`
+	} `json:"alarms"`
+	Suspensions struct {
+		InForce int `json:"in_force"`
+		Ending  int `json:"ending_within_a_day"`
+	} `json:"suspensions"`
+	Sidecars *struct {
+		AsOf   registry.Time `json:"as_of"`
+		Stale  bool          `json:"stale"`
+		Total  int           `json:"total"`
+		Behind int           `json:"behind"`
+	} `json:"sidecars"`
+	Applications *struct {
+		Waiting int `json:"waiting"`
+		Late    int `json:"late"`
+	} `json:"applications"`
+	Assessments *struct {
+		Waiting  int `json:"waiting"`
+		Late     int `json:"late"`
+		Answered int `json:"findings_answered"`
+	} `json:"assessments"`
+	Products int `json:"products"`
+	Runs     []struct {
+		Kind string        `json:"kind"`
+		ID   string        `json:"id"`
+		What string        `json:"what"`
+		Duty string        `json:"duty"`
+		Due  registry.Time `json:"due_at"`
+	} `json:"runs_out_next"`
+	Later int `json:"runs_out_later"`
+}
+
+// Overview reads the overview of the agency's people.
+func (c *Client) Overview(ctx context.Context) (Answer[Overview], error) {
+	return Do[Overview](ctx, c, Request{Path: Path("overview")})
+}

@@ -1,11 +1,8 @@
 package console
 
 import (
-	"cmp"
 	"net/http"
-	"slices"
 	"strconv"
-	"time"
 
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/incident"
@@ -23,6 +20,7 @@ type overviewPage struct {
 	Suspensions []suspension
 	InForce     int
 	Lagging     []sidecar
+	AsOf        registry.Time // of the sidecars
 	CanSuspend  bool
 }
 
@@ -42,11 +40,48 @@ type running struct {
 	Kind       string
 }
 
-// Bounds on the overview.
-const (
-	runsMax    = 12
-	endingSoon = 24 * time.Hour // of a suspension
-)
+// overview is what the API tells of it.
+type overview struct {
+	Incidents *struct {
+		Open    int `json:"open"`
+		Overdue int `json:"overdue"`
+		Unowned int `json:"unowned"`
+	} `json:"incidents"`
+	Alarms *struct {
+		Open int `json:"open"`
+	} `json:"alarms"`
+	Suspensions struct {
+		InForce int          `json:"in_force"`
+		Ending  int          `json:"ending_within_a_day"`
+		Latest  []suspension `json:"latest"`
+	} `json:"suspensions"`
+	Sidecars *struct {
+		AsOf   registry.Time `json:"as_of"`
+		Stale  bool          `json:"stale"`
+		Total  int           `json:"total"`
+		Behind int           `json:"behind"`
+		Named  []sidecar     `json:"named"`
+	} `json:"sidecars"`
+	Applications *struct {
+		Waiting int `json:"waiting"`
+		Late    int `json:"late"`
+	} `json:"applications"`
+	Assessments *struct {
+		Waiting  int `json:"waiting"`
+		Late     int `json:"late"`
+		Answered int `json:"findings_answered"`
+	} `json:"assessments"`
+	Products int `json:"products"`
+	Runs     []struct {
+		Kind         string        `json:"kind"`
+		ID           string        `json:"id"`
+		What         string        `json:"what"`
+		Duty         string        `json:"duty"`
+		Due          registry.Time `json:"due_at"`
+		Verification string        `json:"verification_id"`
+	} `json:"runs_out_next"`
+	Later int `json:"runs_out_later"`
+}
 
 func (v *visit) dashboard() error {
 	a := v.person.Actor
@@ -56,208 +91,88 @@ func (v *visit) dashboard() error {
 	case !a.Staff():
 		return v.redirect("/console/own")
 	}
-	p := overviewPage{frame: v.frame("Overview"), Roles: permissionNames(a), CanSuspend: a.MaySuspend()}
-	for _, part := range []struct {
-		may  bool
-		look func(*overviewPage) error
-	}{
-		{mayWatch(a), (&overview{v}).incidents}, {mayWatch(a), (&overview{v}).alarms},
-		{true, (&overview{v}).suspensions}, {true, (&overview{v}).sidecars},
-		{a.Has(registry.PermRegistrar), (&overview{v}).applications},
-		{a.Has(registry.PermAssessor), (&overview{v}).assessments},
-		{true, (&overview{v}).products},
-	} {
-		if !part.may {
-			continue
-		}
-		// What this control plane does not keep has no card.
-		if err := part.look(&p); err != nil && !isMissing(err) {
-			return err
-		}
+	var o overview
+	if _, err := v.get(&o, "/v1/overview"); err != nil {
+		return err
 	}
-	slices.SortStableFunc(p.Runs, func(a, b running) int { return cmp.Compare(a.Due, b.Due) })
-	if len(p.Runs) > runsMax {
-		p.RunsMore = len(p.Runs) - runsMax
-		p.Runs = p.Runs[:runsMax]
+	p := overviewPage{frame: v.frame("Overview"), Roles: permissionNames(a), CanSuspend: a.MaySuspend(), RunsMore: o.Later,
+		Suspensions: o.Suspensions.Latest, InForce: o.Suspensions.InForce, Cards: o.cards()}
+	if o.Sidecars != nil {
+		p.Lagging, p.AsOf = o.Sidecars.Named, o.Sidecars.AsOf
+	}
+	for _, r := range o.Runs {
+		run := running{deadline: due(r.Due, v.now()), What: r.What, Kind: r.Kind}
+		switch r.Kind {
+		case "incident":
+			run.Name, run.Link = dutyNames[incident.Duty(r.Duty)], local("incidents", r.ID)
+		case "suspension":
+			run.Name, run.Link = "Its suspension ends, and calls pass again", local("suspensions", r.ID)
+		case "registration":
+			run.Kind, run.Name, run.Link = "application", clockWords[r.Duty], local("registrations", r.ID)
+		case "certification":
+			run.Kind, run.Name, run.Link = "assessment", clockWords[r.Duty], local("certifications", r.ID)
+			if r.Verification != "" {
+				run.Link = local("verifications", r.Verification)
+			}
+		}
+		if run.Name == "" {
+			run.Name = r.Duty
+		}
+		p.Runs = append(p.Runs, run)
 	}
 	return v.show(http.StatusOK, "dashboard", p)
 }
 
-// overview looks at one thing after the other.
-type overview struct{ *visit }
-
-func (o *overview) add(p *overviewPage, figure int, one, many, href, note string, bad bool) {
-	text := many
-	if figure == 1 {
-		text = one
+// cards are the figures, and what each leads to. What this control plane does not
+// keep, or is not for the person, has none.
+func (o *overview) cards() (all []card) {
+	add := func(figure int, one, many, href, note string, bad bool) {
+		text := many
+		if figure == 1 {
+			text = one
+		}
+		all = append(all, card{strconv.Itoa(figure), text, href, note, bad})
 	}
-	p.Cards = append(p.Cards, card{strconv.Itoa(figure), text, href, note, bad})
+	if x := o.Incidents; x != nil {
+		note := counted(x.Overdue, "overdue", "overdue")
+		if note == "" {
+			note = counted(x.Unowned, "without an owner", "without an owner")
+		}
+		add(x.Open, "open incident", "open incidents", "/console/incidents", note, true)
+	}
+	if x := o.Alarms; x != nil {
+		add(x.Open, "alarm to judge", "alarms to judge", "/console/signals", "", false)
+	}
+	add(o.Suspensions.InForce, "suspension in force", "suspensions in force", "/console/suspensions",
+		counted(o.Suspensions.Ending, "ends within a day", "end within a day"), false)
+	if x := o.Sidecars; x != nil {
+		note := "all up to date"
+		switch {
+		case x.Stale:
+			note = "cannot be asked at present"
+		case x.Behind > 0:
+			note = strconv.Itoa(x.Behind) + " not up to date"
+		}
+		add(x.Total, "sidecar", "sidecars", "/console/sidecars", note, x.Stale || x.Behind > 0)
+	}
+	if x := o.Applications; x != nil {
+		add(x.Waiting, "application waits for us", "applications wait for us", "/console/registrations", counted(x.Late, "late", "late"), true)
+	}
+	if x := o.Assessments; x != nil {
+		add(x.Waiting, "product waits for an assessor", "products wait for an assessor", "/console/assessments", counted(x.Late, "late", "late"), true)
+		add(x.Answered, "finding answered", "findings answered", "/console/findings", "", false)
+	}
+	add(o.Products, "product registered", "products registered", "/console/products", "", false)
+	return all
 }
 
-func (o *overview) runs(p *overviewPage, kind, what, link, name string, at registry.Time) {
-	d := due(at, o.now())
-	d.Name = name
-	p.Runs = append(p.Runs, running{d, what, link, kind})
-}
-
-func (o *overview) incidents(p *overviewPage) error {
-	items, err := o.queue("", "")
-	if err != nil {
-		return err
-	}
-	now, open, late, untouched := registry.At(o.now()), 0, 0, 0
-	for i := range items {
-		x := &items[i]
-		if x.Drill || !x.State.Live() {
-			continue // nobody is woken for a drill
-		}
-		open++
-		if x.Owner == "" {
-			untouched++
-		}
-		for n, c := range mostUrgent(x, now) {
-			if n == 0 && c.Status == incident.Overdue {
-				late++
-			}
-			title := x.Title
-			if title == "" {
-				title = x.ID
-			}
-			o.runs(p, "incident", title, local("incidents", x.ID), c.Name, c.Deadline())
-		}
-	}
-	note := ""
-	switch {
-	case late > 0:
-		note = strconv.Itoa(late) + " overdue"
-	case untouched > 0:
-		note = strconv.Itoa(untouched) + " without an owner"
-	}
-	o.add(p, open, "open incident", "open incidents", "/console/incidents", note, true)
-	return nil
-}
-
-func (o *overview) alarms(p *overviewPage) error {
-	m, err := o.get(nil, "/v1/alarms", "state", "open", "limit", "1")
-	if err == nil {
-		o.add(p, m.TotalItems, "alarm to judge", "alarms to judge", "/console/signals", "", false)
-	}
-	return err
-}
-
-func (o *overview) suspensions(p *overviewPage) error {
-	m, err := o.get(&p.Suspensions, "/v1/suspensions", "active", "true", "limit", "100")
-	if err != nil {
-		return err
-	}
-	p.InForce = m.TotalItems
-	ending := 0
-	for i := range p.Suspensions {
-		s := &p.Suspensions[i]
-		if !s.Expires.Set() || s.Expires.Std().Sub(o.now()) > endingSoon {
-			continue
-		}
-		ending++
-		o.runs(p, "suspension", s.Subject.Kind.String()+" "+s.Subject.ID, local("suspensions", s.ID), "Its suspension ends, and calls pass again", s.Expires)
-	}
-	note := ""
-	if ending > 0 {
-		note = strconv.Itoa(ending) + " end within a day"
-		if ending == 1 {
-			note = "1 ends within a day"
-		}
-	}
-	o.add(p, p.InForce, "suspension in force", "suspensions in force", "/console/suspensions", note, false)
-	p.Suspensions = p.Suspensions[:min(len(p.Suspensions), 10)]
-	return nil
-}
-
-func (o *overview) sidecars(p *overviewPage) error {
-	var all []sidecar
-	m, err := o.get(&all, "/v1/sidecars", "limit", "100")
-	if err != nil {
-		return err
-	}
-	for _, s := range all {
-		if s.State() != registry.Acknowledged {
-			p.Lagging = append(p.Lagging, s)
-		}
-	}
-	note := "all up to date"
-	if len(p.Lagging) > 0 {
-		note = strconv.Itoa(len(p.Lagging)) + " not up to date"
-	}
-	o.add(p, m.TotalItems, "sidecar", "sidecars", "/console/sidecars", note, len(p.Lagging) > 0)
-	return nil
-}
-
-func (o *overview) applications(p *overviewPage) error {
-	var all []registration
-	m, err := o.get(&all, "/v1/registrations", "clock", "agency", "limit", "50") // what is due first comes first
-	if err != nil {
-		return err
-	}
-	late := 0
-	for _, r := range all {
-		for _, d := range deadlines(r.Case.Clocks, o.now()) {
-			if d.On != "agency" {
-				continue
-			}
-			if d.Late {
-				late++
-			}
-			name := r.Case.Form.Name
-			if name == "" {
-				name = r.ABN.String()
-			}
-			o.runs(p, "application", name, local("registrations", r.ABN.String()), d.Name, d.Due)
-			break // the soonest
-		}
-	}
-	o.add(p, m.TotalItems, "application waits for us", "applications wait for us", "/console/registrations", lateNote(late), true)
-	return nil
-}
-
-func (o *overview) assessments(p *overviewPage) error {
-	var all []waitingRow
-	m, err := o.get(&all, "/v1/assessments", "limit", "100")
-	if err != nil {
-		return err
-	}
-	late := 0
-	for _, r := range all {
-		if !r.Due.Set() {
-			continue
-		}
-		d := due(r.Due, o.now())
-		if d.Late {
-			late++
-		}
-		link := local("certifications", r.ProductID)
-		if r.Verification != "" {
-			link = local("verifications", r.Verification)
-		}
-		o.runs(p, "assessment", r.Name, link, "Verify the self-certification", r.Due)
-	}
-	o.add(p, m.TotalItems, "product waits for an assessor", "products wait for an assessor", "/console/assessments", lateNote(late), true)
-	if m, err = o.get(nil, "/v1/findings", "state", "answered", "limit", "1"); err != nil {
-		return err
-	}
-	o.add(p, m.TotalItems, "finding answered", "findings answered", "/console/findings", "", false)
-	return nil
-}
-
-func (o *overview) products(p *overviewPage) error {
-	m, err := o.get(nil, "/v1/products", "limit", "1")
-	if err == nil {
-		o.add(p, m.TotalItems, "product registered", "products registered", "/console/products", "", false)
-	}
-	return err
-}
-
-func lateNote(n int) string {
-	if n == 0 {
+// counted is a number with its word; "" for none.
+func counted(n int, one, many string) string {
+	switch n {
+	case 0:
 		return ""
+	case 1:
+		return "1 " + one
 	}
-	return strconv.Itoa(n) + " late"
+	return strconv.Itoa(n) + " " + many
 }

@@ -38,6 +38,9 @@ type Test struct {
 	Finding     string        `json:"finding,omitempty"` // that a fail made
 }
 
+// OpenIndex is the index of verifications that are open, by their Product ID.
+const OpenIndex = "open_product"
+
 // CaseKind implements registry.CaseBody.
 func (Verification) CaseKind() registry.CaseKind { return "verification" }
 
@@ -46,6 +49,9 @@ func (v Verification) CaseKeys(add func(index, value string)) {
 	add("product_id", v.ProductID)
 	add("owner", v.Owner.String())
 	add("state", v.State())
+	if v.State() == "open" {
+		add(OpenIndex, v.ProductID)
+	}
 	if v.Period != "" {
 		add("period", v.Period)
 	}

@@ -21,20 +21,38 @@ type Waiting struct {
 // waitingMax bounds the queue: the risk of each is computed when it is asked for.
 const waitingMax = 1000
 
+// waitingStates are those of a product that waits for an assessor.
+func waitingStates() []registry.CertState {
+	return []registry.CertState{registry.CertSelfCertified, registry.CertInVerification, registry.CertPVT, registry.CertReviewDue}
+}
+
+// CountWaiting counts what Waiting would list if it listed them all.
+func CountWaiting(book *registry.Casebook) (n int) {
+	states := waitingStates()
+	for _, state := range states {
+		_, found := book.Find(registry.Query{Kind: "product", Where: []registry.Where{{Index: "certification", Value: state.String()}}})
+		n += found
+	}
+	last := ""
+	for id := range book.Values("verification", OpenIndex, "") {
+		if p := book.View.Product(id); id != last && p != nil && !slices.Contains(states, p.Certification.State) {
+			n++
+		}
+		last = id
+	}
+	return n
+}
+
 // Waiting lists what an assessor may do something about, the riskiest first:
 // products that were submitted, are piloted or under review, and those with a
 // verification that is open.
 func (d *Desk) Waiting(ctx context.Context, book *registry.Casebook) ([]Waiting, error) {
 	open := map[string]string{} // by product
-	for id := range book.All(registry.Query{Kind: "verification", Where: []registry.Where{{Index: "state", Value: "open"}}}) {
-		v, err := registry.CaseOf[Verification](book, id)
-		if err != nil {
-			return nil, err
-		}
-		open[v.Body.ProductID] = id
+	for product, id := range book.Values("verification", OpenIndex, "") {
+		open[product] = id
 	}
 	ids := slices.Collect(maps.Keys(open))
-	for _, state := range []registry.CertState{registry.CertSelfCertified, registry.CertInVerification, registry.CertPVT, registry.CertReviewDue} {
+	for _, state := range waitingStates() {
 		found, _ := book.Find(registry.Query{Kind: "product", Where: []registry.Where{{Index: "certification", Value: state.String()}}, Limit: waitingMax})
 		ids = append(ids, found...)
 	}

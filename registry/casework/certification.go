@@ -139,6 +139,9 @@ func (c Certification) CaseKeys(add func(index, value string)) {
 	if c.Declared != nil {
 		add("declared", "yes")
 	}
+	if due := c.Waits("agency"); due != 0 {
+		add(ClockIndex("agency"), due.String())
+	}
 }
 
 // CertificationOf reads a product's case: an empty one when there is none.

@@ -232,13 +232,17 @@ func later(at registry.Time, d time.Duration) registry.Time {
 }
 
 // due is when the first of the running clocks on somebody is due; 0 when none runs.
-func (c clocks) due(on string) (first registry.Time) {
+func (c clocks) due(on string) registry.Time { _, first := c.Next(on); return first }
+
+// Next is the first running clock on somebody, agency or applicant: its name, and
+// when it is due; "" and 0 when none runs.
+func (c clocks) Next(on string) (name string, due registry.Time) {
 	for _, x := range c {
-		if x.On == on && x.Ended == 0 && (first == 0 || x.Due < first) {
-			first = x.Due
+		if x.On == on && x.Ended == 0 && (due == 0 || x.Due < due) {
+			name, due = x.Name, x.Due
 		}
 	}
-	return first
+	return name, due
 }
 
 // dues are the due-dates of a case by what is due.

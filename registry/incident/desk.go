@@ -13,14 +13,31 @@ import (
 	"github.com/dspgate/dspgate/registry/outbox"
 )
 
+// ClockIndex is the index of the clocks that run of incidents that are open and no
+// drills: the deadline and, after a space, the duty.
+const ClockIndex = "clock"
+
 // CaseKind is incident.
 func (Incident) CaseKind() registry.CaseKind { return "incident" }
 
 // CaseKeys: incidents are found by state, level, type, officer, product, the
-// words of their title, and owner: the entities that may see them.
+// words of their title, and owner: the entities that may see them. Live ones that are
+// no drill also by open (owned or unowned) and by ClockIndex.
 func (x Incident) CaseKeys(add func(index, value string)) {
 	add("state", string(x.State))
 	add("live", fmt.Sprint(x.State.Live()))
+	if x.State.Live() && !x.Drill { // nobody is woken for a drill
+		owned := "owned"
+		if x.Owner == "" {
+			owned = "unowned"
+		}
+		add("open", owned)
+		for _, c := range x.Clocks(0) { // their deadlines depend on no clock
+			if end := c.Deadline(); end.Set() && !c.Done.Set() {
+				add(ClockIndex, end.String()+" "+string(c.Duty))
+			}
+		}
+	}
 	if x.Level != "" {
 		add("level", string(x.Level))
 	}
