@@ -79,6 +79,16 @@ type world struct {
 	keys  int
 }
 
+func (w *world) signalsOf(_ context.Context, products []string, n int) (of []anomaly.Signal, err error) {
+	v, err := w.reg.View()
+	for _, s := range w.signals {
+		if err == nil && len(of) < n && slices.Contains(products, policy.FactsOf(v, s.Subject).Product) {
+			of = append(of, s)
+		}
+	}
+	return of, err
+}
+
 func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
 	out := make([]control.LimitUse, len(limits))
 	for i, l := range limits {
@@ -164,7 +174,8 @@ func newWorldWhere(t testing.TB, open certification.Open) *world {
 	w.policies = &policy.Desk{Register: w.reg, Incidents: incidents}
 	h, err := control.New(control.Config{
 		Policies: w.policies, Signals: control.Signals{
-			Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.signals, nil },
+			Latest: func(_ context.Context, n int) ([]anomaly.Signal, error) { return w.signals[:min(len(w.signals), n)], nil },
+			Of:     w.signalsOf,
 			Each: func(_ context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error {
 				for _, s := range w.signals {
 					if !s.At.Before(from) && s.At.Before(to) && !visit(s) {

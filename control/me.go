@@ -76,10 +76,9 @@ func (s *server) me(c *call) (answer, error) {
 		v.DenialsNote = "the last refusals cannot be read now: the store is away"
 	}
 	if s.signals.Latest != nil {
-		if v.Signals, err = s.signalsFor(c); err != nil {
+		if v.Signals, err = s.signalsFor(c, "", meSignalsMax); err != nil {
 			s.log.WarnContext(c.r.Context(), "signals not read", "request_id", c.id, "err", err)
 		}
-		v.Signals = v.Signals[:min(len(v.Signals), meSignalsMax)]
 	}
 	return answer{data: v}, nil
 }

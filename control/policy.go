@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dspgate/dspgate/anomaly"
@@ -14,7 +15,9 @@ import (
 // Signals are what the fleet's watcher told. The zero value has none.
 type Signals struct {
 	Latest func(ctx context.Context, n int) ([]anomaly.Signal, error) // the latest first
-	Each   func(ctx context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error
+	// Of are the n latest of some products together, the latest first.
+	Of   func(ctx context.Context, products []string, n int) ([]anomaly.Signal, error)
+	Each func(ctx context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error
 	// Share is a product's share of the traffic in percent, negative where nobody
 	// knows.
 	Share func(product string) float64
@@ -42,7 +45,7 @@ func (s *server) policyRoutes() []route {
 		})).gives(policyView{}).by(officers).lenient()
 	}
 	return []route{
-		get("/v1/signals", "list-watch-signals", "What the watcher told of callers, the latest first, among the last thousand. A developer sees those of its own products.", s.listWatchSignals).listsPlain(signalView{}).by(onlookers|registry.PermDeveloper).filters("product_id", "signal"),
+		get("/v1/signals", "list-watch-signals", "What the watcher told of callers, the latest first, among the last thousand; with product_id, among the last hundred of that product. A developer sees those of its own products, the last hundred of each.", s.listWatchSignals).listsPlain(signalView{}).by(onlookers|registry.PermDeveloper).filters("product_id", "signal"),
 
 		get("/v1/policies", "list-policies", "What is done about callers that stray, by name.", s.listPolicies).lists(policyView{}).by(onlookers).filters("state").missing(),
 		post("/v1/policies/preview", "preview-policy", "Try a rule on recorded signals and calls: who would have been touched.", with(s, s.previewPolicy)).givesPlain(policyPreview{}).by(officers),
@@ -120,8 +123,11 @@ func (s *server) viewSignal(v *registry.View, x *anomaly.Signal) signalView {
 	return out
 }
 
-// signalsShown bounds the list of signals.
-const signalsShown = 1000
+// Bounds on the list of signals.
+const (
+	signalsShown    = 1000
+	signalsProducts = 1000 // of a developer
+)
 
 func (s *server) listWatchSignals(c *call) (answer, error) {
 	if s.signals.Latest == nil {
@@ -132,7 +138,7 @@ func (s *server) listWatchSignals(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	all, err := s.signalsFor(c)
+	all, err := s.signalsFor(c, product, signalsShown)
 	if err != nil {
 		return answer{}, err
 	}
@@ -141,22 +147,42 @@ func (s *server) listWatchSignals(c *call) (answer, error) {
 	}, func(v signalView) any { return v })
 }
 
-// signalsFor are the latest signals that the caller may know of. A developer is
-// warned of what its own products do; but not that somebody on the list of
-// protected clients was among those they asked for.
-func (s *server) signalsFor(c *call) ([]signalView, error) {
-	latest, err := s.signals.Latest(c.r.Context(), signalsShown)
+// signalsFor are the n latest signals that the caller may know of, of one product
+// when it is not "". Staff see all; a developer is warned of what its own products
+// do, but not that somebody on the list of protected clients was among those they
+// asked for.
+func (s *server) signalsFor(c *call, product string, n int) ([]signalView, error) {
+	products := []string{product}
+	switch {
+	case c.actor.Staff() && product == "":
+		products = nil
+	case !c.actor.Staff():
+		products = s.ownProducts(c)
+		if product != "" {
+			products = slices.DeleteFunc(products, func(id string) bool { return id != product })
+		}
+		if len(products) == 0 {
+			return []signalView{}, nil
+		}
+	}
+	var latest []anomaly.Signal
+	var err error
+	if products == nil {
+		latest, err = s.signals.Latest(c.r.Context(), n)
+	} else { // some are not shown
+		latest, err = s.signals.Of(c.r.Context(), products[:min(len(products), signalsProducts)], 2*n)
+	}
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	out := make([]signalView, 0, len(latest))
+	out := make([]signalView, 0, min(len(latest), n))
 	for i := range latest {
 		v := s.viewSignal(c.view, &latest[i])
 		if c.actor.Staff() || latest[i].Name != anomaly.SignalProtected && v.ProductID != "" && mayKnowProduct(c, c.view.Product(v.ProductID)) {
 			out = append(out, v)
 		}
 	}
-	return out, nil
+	return out[:min(len(out), n)], nil
 }
 
 // policies are the desk and the casework to read.

@@ -167,6 +167,9 @@ func TestPolicyPreviewReplaysSignalsAndCalls(t *testing.T) {
 func TestDevelopersAreWarnedOfTheirOwn(t *testing.T) {
 	w := newWorld(t)
 	at := time.Now().Add(-time.Hour)
+	for range 1200 { // more than staff are shown, all of them later than its own
+		w.signals = append(w.signals, anomaly.Signal{Name: anomaly.SignalPersons, Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1009"}, At: at.Add(time.Minute), P: 1e-6, Value: 9})
+	}
 	for _, s := range []anomaly.Signal{
 		{Name: anomaly.SignalPersons, Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1001"}},
 		{Name: anomaly.SignalProtected, Subject: anomaly.Subject{Kind: anomaly.Product, ID: "FP-1001"}},
@@ -192,8 +195,12 @@ func TestDevelopersAreWarnedOfTheirOwn(t *testing.T) {
 		t.Errorf("listed %+v, of its own %+v, want %+v", listed, me.Signals, want)
 	}
 	w.call(auditor, "GET", "/v1/signals", nil).data(t, 200, &listed)
-	if len(listed) != 5 {
+	if len(listed) != 10 || listed[0].Product != "FP-1009" {
 		t.Errorf("staff see %+v", listed)
+	}
+	w.call(auditor, "GET", "/v1/signals?product_id=FP-1001", nil).data(t, 200, &listed)
+	if len(listed) != 3 {
+		t.Errorf("staff see of the product %+v", listed)
 	}
 }
 

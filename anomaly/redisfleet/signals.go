@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,16 +28,26 @@ type keptSignal struct {
 
 func (f *Fleet) signals() string { return f.o.Key + ":signals" }
 
+// signalsOf is the index of one product's.
+func (f *Fleet) signalsOf(product string) string { return f.o.Key + ":signals:of:" + product }
+
 const (
 	fieldSignal = "s"
 	// signalBytesMax bounds one signal in Redis; a longer one is not kept.
 	signalBytesMax = 4096
 	signalsPage    = 500
+	// productSignals is how many are kept of each product beside all: the memory of
+	// its index is bounded by it, 30 KB.
+	productSignals = 100
+	// productsAtOnce is how many products' are asked for in one trip.
+	productsAtOnce = 200
 )
 
 // KeepSignals keeps what was told, for those who ask later: at most
-// Options.SignalsMax, for Options.SignalsKeep. What holds no number is left out.
-func (f *Fleet) KeepSignals(ctx context.Context, signals []anomaly.Signal) error {
+// Options.SignalsMax, for Options.SignalsKeep; and of each product, which of finds
+// for a subject ("" for none), the latest hundred once more, for ProductSignals.
+// What holds no number is left out.
+func (f *Fleet) KeepSignals(ctx context.Context, signals []anomaly.Signal, of func(anomaly.Subject) string) error {
 	pipe := f.rdb.Pipeline()
 	for i := range signals {
 		s := &signals[i]
@@ -48,12 +59,46 @@ func (f *Fleet) KeepSignals(ctx context.Context, signals []anomaly.Signal) error
 			continue
 		}
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: f.signals(), MaxLen: f.o.SignalsMax, Approx: true, Values: []any{fieldSignal, b}})
+		if product := of(s.Subject); product != "" {
+			pipe.XAdd(ctx, &redis.XAddArgs{Stream: f.signalsOf(product), MaxLen: productSignals, Values: []any{fieldSignal, b}})
+			pipe.Expire(ctx, f.signalsOf(product), f.o.SignalsKeep)
+		}
 	}
-	pipe.XTrimMinIDApprox(ctx, f.signals(), strconv.FormatInt(time.Now().Add(-f.o.SignalsKeep).UnixMilli(), 10), 0)
+	pipe.XTrimMinIDApprox(ctx, f.signals(), f.oldest(), 0)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("keep signals: %w", err)
 	}
 	return nil
+}
+
+// oldest is the stream's ID before which a signal is too old.
+func (f *Fleet) oldest() string {
+	return strconv.FormatInt(time.Now().Add(-f.o.SignalsKeep).UnixMilli(), 10)
+}
+
+// ProductSignals are the n told last of some products together, the latest first,
+// out of the latest hundred of each.
+func (f *Fleet) ProductSignals(ctx context.Context, products []string, n int) ([]anomaly.Signal, error) {
+	var all []anomaly.Signal
+	for some := range slices.Chunk(products, productsAtOnce) {
+		pipe := f.rdb.Pipeline()
+		pages := make([]*redis.XMessageSliceCmd, len(some))
+		for i, product := range some {
+			pages[i] = pipe.XRevRangeN(ctx, f.signalsOf(product), "+", f.oldest(), int64(n))
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return nil, fmt.Errorf("read signals: %w", err)
+		}
+		for _, page := range pages {
+			for _, m := range page.Val() {
+				if s, ok := parseSignal(m.Values); ok {
+					all = append(all, s)
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b anomaly.Signal) int { return b.At.Compare(a.At) })
+	return all[:min(len(all), n)], nil
 }
 
 // LatestSignals are the n told last, the latest first.

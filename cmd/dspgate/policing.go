@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dspgate/dspgate/anomaly"
 	"github.com/dspgate/dspgate/anomaly/policy"
 	"github.com/dspgate/dspgate/anomaly/redisfleet"
 	"github.com/dspgate/dspgate/authz"
@@ -39,7 +40,7 @@ func openPolicies(cfg watchConfig, register *registry.Register, incidents *incid
 	if p.names, err = openNames(cfg.SubjectKeyFile); err != nil {
 		return nil, err
 	}
-	p.engine = &policy.Engine{Desk: p.desk, Share: p.share, Keep: fleet.KeepSignals, Names: p.names, Log: log}
+	p.engine = &policy.Engine{Desk: p.desk, Share: p.share, Keep: keepSignals(fleet, register, p.names), Names: p.names, Log: log}
 	if p.watch, err = newWatch(cfg, fleet, register, usage, p.engine, reg, log); err != nil {
 		return nil, err
 	}
@@ -50,6 +51,19 @@ func openPolicies(cfg watchConfig, register *registry.Register, incidents *incid
 		counter("policy_failures_total", "Alarms that could not be entered, and policies that could not be read.", func() float64 { return float64(p.engine.Counts().Failed) }),
 		counter("policy_panics_total", "Times a policy fell over on a signal; decisions and the watcher go on.", func() float64 { return float64(p.engine.Counts().Panics) }),
 	)
+}
+
+// keepSignals keeps what the watcher told where those who ask find it, by product.
+func keepSignals(fleet *redisfleet.Fleet, register *registry.Register, names *policy.Names) func(context.Context, []anomaly.Signal) error {
+	return func(ctx context.Context, signals []anomaly.Signal) error {
+		return fleet.KeepSignals(ctx, signals, func(s anomaly.Subject) string {
+			v, err := register.View()
+			if err != nil {
+				return "" // kept all the same, among all
+			}
+			return names.FactsOf(v, s).Product
+		})
+	}
 }
 
 // openNames finds subscriptions by their hashes; none without the key.
@@ -78,7 +92,7 @@ func (p *policing) share(product string) float64 {
 
 // signals are what the API shows of them.
 func (p *policing) signals() control.Signals {
-	return control.Signals{Latest: p.fleet.LatestSignals, Each: p.fleet.EachSignal, Share: p.share, Names: p.names, Fields: p.usage.Fields}
+	return control.Signals{Latest: p.fleet.LatestSignals, Of: p.fleet.ProductSignals, Each: p.fleet.EachSignal, Share: p.share, Names: p.names, Fields: p.usage.Fields}
 }
 
 // run watches, and acts, until ctx ends.

@@ -2,6 +2,7 @@ package controltest
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/dspgate/dspgate/anomaly"
@@ -14,6 +15,15 @@ import (
 func (w *World) watched() control.Signals {
 	return control.Signals{
 		Latest: func(context.Context, int) ([]anomaly.Signal, error) { return w.Signals, nil },
+		Of: func(_ context.Context, products []string, n int) (of []anomaly.Signal, err error) {
+			v, err := w.Register.View()
+			for _, s := range w.Signals {
+				if err == nil && len(of) < n && slices.Contains(products, policy.FactsOf(v, s.Subject).Product) {
+					of = append(of, s)
+				}
+			}
+			return of, err
+		},
 		Each: func(_ context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error {
 			for _, s := range w.Signals {
 				if !s.At.Before(from) && s.At.Before(to) && !visit(s) {
