@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/dspgate/dspgate/authz/token"
+	"github.com/dspgate/dspgate/internal/identifier"
 	"github.com/dspgate/dspgate/registry"
 )
 
@@ -38,16 +39,14 @@ func NewSubjectHasher(key []byte) (*SubjectHasher, error) {
 }
 
 // Sum hashes an identifier of a kind ("abn", "tfn", "ssid", …): the same
-// digits as an ABN and as an SSID do not meet. Spaces in it do not count.
+// digits as an ABN and as an SSID do not meet. How it is spelled does not count
+// (identifier.AppendSpelled): whoever writes one number in two ways is neither
+// past a list that holds it nor two people.
 func (x *SubjectHasher) Sum(kind, id string) (out [16]byte) {
 	s := x.pool.Get().(*hashState)
 	s.h.Reset()
 	s.buf = append(append(s.buf[:0], kind...), 0)
-	for i := 0; i < len(id); i++ {
-		if id[i] != ' ' {
-			s.buf = append(s.buf, id[i])
-		}
-	}
+	s.buf = identifier.AppendSpelled(s.buf, id)
 	s.h.Write(s.buf)
 	clear(s.buf) // the identifier does not stay in a pooled buffer
 	s.buf = s.h.Sum(s.buf[:0])
@@ -120,10 +119,11 @@ func (x *Decider) subject(r *Request, claims *token.Claims, d *Decision) Reason 
 	return OK
 }
 
-// pointer reads the string or number at a JSON pointer (RFC 6901) made of
-// object members. ok is false when the body is no JSON, or holds a member of
-// the path twice, which two parsers would read in two ways; id is "" when
-// nothing is there.
+// pointer reads the string or whole number at a JSON pointer (RFC 6901) made of
+// object members. ok is false when the body could be read in two ways: it is no
+// JSON; it holds a member of the path twice, or in another case than the
+// pointer's; or something else stands where an object or the identifier should,
+// such as a list of them. id is "" when nothing is there, or null.
 func pointer(body []byte, ptr string) (id string, ok bool) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return "", true
@@ -151,20 +151,24 @@ func walk(dec *json.Decoder, want []string, live bool) (id string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	live = live && t != nil
+	v, into := t.(json.Delim)
+	switch {
+	case into && live && (v != '{' || len(want) == 0):
+		return "", false
+	case into:
+		return walkInto(dec, v == '{', want, live)
+	case !live || t == nil:
+		return "", true
+	case len(want) > 0:
+		return "", false
+	}
 	switch v := t.(type) {
 	case string:
-		if live && len(want) == 0 {
-			return v, true
-		}
-	case json.Number:
-		if live && len(want) == 0 {
-			return v.String(), true
-		}
-	case json.Delim:
-		return walkInto(dec, v == '{', want, live && v == '{' && len(want) > 0)
+		return v, true
+	case json.Number: // 2.2e8 and 220000000.0 are whole numbers to some parsers only
+		return v.String(), strings.Trim(v.String(), "0123456789") == ""
 	}
-	return "", true
+	return "", false // true or false
 }
 
 func walkInto(dec *json.Decoder, object bool, want []string, live bool) (id string, ok bool) {
@@ -176,12 +180,12 @@ func walkInto(dec *json.Decoder, object bool, want []string, live bool) (id stri
 			if err != nil {
 				return "", false
 			}
-			// Case variants count as the same member: some parsers fold them.
+			// Case variants are the member to parsers that fold them, and nothing to others.
 			if name, _ := key.(string); live && strings.EqualFold(name, unescapePointer(want[0])) {
-				if found {
+				if found || name != unescapePointer(want[0]) {
 					return "", false
 				}
-				found, hit = true, name == unescapePointer(want[0])
+				found, hit = true, true
 			}
 		}
 		var below []string

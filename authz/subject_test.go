@@ -24,12 +24,27 @@ func TestPointerReadsOneMember(t *testing.T) {
 		"NUL member":          {`{"x":{"\u0000":"9"}}`, "/tfn", "", true},
 		"no JSON":             {`tfn=1`, "/tfn", "", false},
 		"two values":          {`{"tfn":"1"}{"tfn":"2"}`, "/tfn", "", false},
-		"object where scalar": {`{"tfn":{"x":"1"}}`, "/tfn", "", true},
+		"another case alone":  {`{"TFN":"1"}`, "/tfn", "", false},
+		"by escape, alone":    {`{"\u0054fn":"1"}`, "/tfn", "", false},
+		"parent's case alone": {`{"A":{"tfn":"1"}}`, "/a/tfn", "", false},
+		"object where scalar": {`{"tfn":{"x":"1"}}`, "/tfn", "", false},
+		"list where scalar":   {`{"tfn":["1","2"]}`, "/tfn", "", false},
+		"list of bodies":      {`[{"tfn":"1"}]`, "/tfn", "", false},
+		"list of parents":     {`{"a":[{"tfn":"1"}]}`, "/a/tfn", "", false},
+		"scalar where object": {`{"a":"1"}`, "/a/tfn", "", false},
+		"scalar alone":        {`"1"`, "/tfn", "", false},
+		"parent is null":      {`{"a":null}`, "/a/tfn", "", true},
+		"body is null":        {`null`, "/tfn", "", true},
+		"true":                {`{"tfn":true}`, "/tfn", "", false},
+		"with an exponent":    {`{"tfn":2.2e8}`, "/tfn", "", false},
+		"with a fraction":     {`{"tfn":220115957.0}`, "/tfn", "", false},
+		"less than nothing":   {`{"tfn":-1}`, "/tfn", "", false},
+		"byte order mark":     {"\ufeff" + `{"tfn":"1"}`, "/tfn", "", false},
 		"null":                {`{"tfn":null}`, "/tfn", "", true},
 		"deep":                {strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000), "/tfn", "", true},
 	} {
 		id, ok := pointer([]byte(c.body), c.ptr)
-		if id != c.id || ok != c.ok {
+		if ok != c.ok || ok && id != c.id {
 			t.Errorf("%s: got %q %v, want %q %v", name, id, ok, c.id, c.ok)
 		}
 	}
@@ -86,13 +101,38 @@ func TestSubjectHashSeparatesKindsAndIgnoresSpaces(t *testing.T) {
 	}
 }
 
+func TestSubjectHashIsOfTheNumberNotOfItsSpelling(t *testing.T) {
+	h, err := NewSubjectHasher([]byte(strings.Repeat("k", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := h.Sum("tfn", "220115957")
+	for _, id := range []string{
+		"220 115 957", "220-115-957", "220.115.957", "220,115,957", "220_115_957", "220/115/957", "\t220115957\n", "+220115957", "(220)115957",
+		"220\u00a0115\u2009957", "220\u2013115\u2014957", "220\u2212115\u2212957", "220\u200b115\u2060957\ufeff", "２２０１１５９５７", "٢٢٠١١٥٩٥٧", "𝟚𝟚𝟘𝟙𝟙𝟝𝟡𝟝𝟟", "0220115957", "000220115957",
+	} {
+		if h.Sum("tfn", id) != want {
+			t.Errorf("%q is another person than 220115957", id)
+		}
+	}
+	for _, id := range []string{"220115958", "2201159570", "22011595", "a220115957", "220115957x", "-", ""} {
+		if h.Sum("tfn", id) == want {
+			t.Errorf("%q is taken for 220115957", id)
+		}
+	}
+	if h.Sum("tfn", "0") == h.Sum("tfn", "") || h.Sum("tfn", "a0") == h.Sum("tfn", "a") {
+		t.Error("a zero that does not lead is left out")
+	}
+}
+
 func TestSubjectHashDoesNotAllocate(t *testing.T) {
 	h, err := NewSubjectHasher([]byte(strings.Repeat("k", 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := strings.Repeat("1", 11)
-	if n := testing.AllocsPerRun(100, func() { h.Sum("abn", id) }); n != 0 {
-		t.Errorf("%v allocations a hash", n)
+	for _, id := range []string{strings.Repeat("1", 11), strings.Repeat("0 ２", 25)} {
+		if n := testing.AllocsPerRun(100, func() { h.Sum("abn", id) }); n != 0 {
+			t.Errorf("%v allocations a hash", n)
+		}
 	}
 }

@@ -47,12 +47,10 @@ func ValidTFN(d []byte) bool {
 // HoldsTFN tells whether a text holds a checksum-valid tax file number: 8 or 9
 // digits, single spaces, dots or hyphens allowed between groups. What is an
 // ABN, an ISO 8601 date or a time with a fraction of a second is none. Digits of
-// full width, and the spaces and dashes that word processors put, count as the
-// plain ones; characters that nobody sees count for nothing.
+// full width or of another script, and the spaces and dashes that word processors
+// put, count as the plain ones; characters that nobody sees count for nothing.
 func HoldsTFN(s string) bool {
-	if strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
-		s = strings.Map(plain, s)
-	}
+	s = plainly(s)
 	for i := 0; i < len(s); i++ {
 		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
 			continue
@@ -70,11 +68,13 @@ func HoldsTFN(s string) bool {
 }
 
 // MaskTFN replaces the digits of every tax file number that HoldsTFN would find
-// by asterisks. A text without one is returned as it is.
+// by asterisks. A text without one is returned as it is; one with one, with the
+// plain digits, spaces and dashes that it was taken to have.
 func MaskTFN(s string) string {
 	if !HoldsTFN(s) {
 		return s
 	}
+	s = plainly(s)
 	b := []byte(s)
 	for i := 0; i < len(s); i++ {
 		if !digit(s[i]) || i > 0 && digit(s[i-1]) {
@@ -95,14 +95,47 @@ func MaskTFN(s string) string {
 	return string(b)
 }
 
+// AppendSpelled appends an identifier as it is written without what people put
+// between its digits and letters: spaces, tabs, dots, commas, underscores,
+// slashes, dashes and apostrophes of every sort, and what nobody sees. Digits of
+// other scripts become the plain ones, and zeros that lead a number are left out, as
+// a program that reads a number takes them. So whatever an upstream may take for
+// one person is one spelling here. It does not allocate when b has room.
+func AppendSpelled(b []byte, id string) []byte {
+	first, number := len(b), true
+	for _, r := range id {
+		switch r = plain(r); {
+		case r < 0, unicode.IsSpace(r), strings.ContainsRune(` .,-_/'’+()`+"\u2212", r):
+			continue
+		}
+		number = number && r >= '0' && r <= '9'
+		b = utf8.AppendRune(b, r)
+	}
+	if !number {
+		return b
+	}
+	zeros := first
+	for zeros < len(b)-1 && b[zeros] == '0' {
+		zeros++
+	}
+	return append(b[:first], b[zeros:]...)
+}
+
+// plainly is a text as somebody who reads it takes it.
+func plainly(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+		return s
+	}
+	return strings.Map(plain, s)
+}
+
 // plain is what somebody who reads a character takes it for, among digits.
 func plain(r rune) rune {
-	const zero, nine = '０', '９' // of full width
 	switch {
 	case r < utf8.RuneSelf:
 		return r
-	case r >= zero && r <= nine:
-		return r - zero + '0'
+	case unicode.Is(unicode.Nd, r):
+		return '0' + digitValue(r)
 	case unicode.Is(unicode.Zs, r):
 		return ' '
 	case unicode.Is(unicode.Pd, r):
@@ -111,6 +144,22 @@ func plain(r rune) rune {
 		return -1
 	}
 	return r
+}
+
+// digitValue is the value of a decimal digit of any script. Unicode has them ten
+// by ten, zero first.
+func digitValue(r rune) rune {
+	for _, x := range unicode.Nd.R16 {
+		if r >= rune(x.Lo) && r <= rune(x.Hi) {
+			return (r - rune(x.Lo)) % 10
+		}
+	}
+	for _, x := range unicode.Nd.R32 {
+		if r >= rune(x.Lo) && r <= rune(x.Hi) {
+			return (r - rune(x.Lo)) % 10
+		}
+	}
+	return 0
 }
 
 // tfnLen is the length of the tax file number at the start of s, the longest, 0

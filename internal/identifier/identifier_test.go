@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode"
 
 	"pgregory.net/rapid"
 )
@@ -46,6 +47,7 @@ func TestHoldsTFN(t *testing.T) {
 		"220\u2013115\u2013957":      true,  // dashes
 		"２２０１１５９５７":                  true,  // of full width
 		"220\u200b115\u200b957":      true,  // spaces of no width
+		"٢٢٠١١٥٩٥٧":                  true,  // of another script
 		"1220115957":                 false, // ten digits
 		"220115958":                  false,
 		"":                           false,
@@ -110,6 +112,9 @@ func TestMaskTFN(t *testing.T) {
 		"31 000 000 202 on 2026-11-22":       "31 000 000 202 on 2026-11-22",
 		"nothing here":                       "nothing here",
 		"at 2026-11-22T09:30:00.220115957Z.": "at 2026-11-22T09:30:00.220115957Z.",
+		"für ２２０１１５９５７":                      "für *********",
+		"220\u00a0115\u2013957":              "*** ***-***",
+		"220\u200b115957":                    "*********",
 	} {
 		if got := MaskTFN(in); got != want || HoldsTFN(got) {
 			t.Errorf("%q became %q, want %q", in, got, want)
@@ -121,8 +126,22 @@ func FuzzMaskTFN(f *testing.F) {
 	f.Add("x 220115957 31 000 000 202 220 115 957 1 220115957")
 	f.Add("2201159 57-22011595 7")
 	f.Fuzz(func(t *testing.T, s string) {
-		if got := MaskTFN(s); HoldsTFN(got) || len(got) != len(s) {
+		if got := MaskTFN(s); HoldsTFN(got) || len(got) != len(plainly(s)) && got != s {
 			t.Errorf("%q became %q", s, got)
 		}
 	})
+}
+
+// What digitValue stands on: Unicode has decimal digits in whole tens.
+func TestDigitsOfEveryScriptComeByTens(t *testing.T) {
+	for _, x := range unicode.Nd.R16 {
+		if x.Stride != 1 || (x.Hi-x.Lo+1)%10 != 0 {
+			t.Errorf("digits %x to %x by %d", x.Lo, x.Hi, x.Stride)
+		}
+	}
+	for _, x := range unicode.Nd.R32 {
+		if x.Stride != 1 || (x.Hi-x.Lo+1)%10 != 0 {
+			t.Errorf("digits %x to %x by %d", x.Lo, x.Hi, x.Stride)
+		}
+	}
 }
