@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,6 +177,7 @@ func TestFleetFaults(t *testing.T) {
 			why: "no decision reads a score: what a scorer does cannot change one"},
 		{id: "X12x", what: "decision records cannot be written", run: caseX12},
 		{id: "X13", what: "two revisions behind one Envoy", run: caseX13},
+		{id: "X14x", what: "no sidecar is fresh for the high ratings", run: caseX14},
 	})
 }
 
@@ -320,6 +322,55 @@ func caseX13(t *testing.T, f *fenced) {
 	for _, x := range all {
 		f.liftLater(t, x.ID)
 	}
+}
+
+// caseX14: the store is away for longer than the short lease. None of several
+// sidecars is well then, and low ratings are served all the same.
+func caseX14(t *testing.T, f *fenced) {
+	raw := f.token(t, nil)
+	for i, p := range f.side {
+		p.gone()
+		f.startSidecar(i, shortLease, 2*time.Minute)
+		f.ready(t, f.info.SidecarDebug[i])
+	}
+	f.whole(t)
+	for _, l := range f.links {
+		if err := l.Break(world.HalfDown, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, time.Minute, "Envoy takes both for ill", func() bool { return f.well(t) == 0 })
+	o, n := f.watch(t), 0
+	for ill := time.Now(); time.Since(ill) < 2500*time.Millisecond; n++ { // its workers hear of it within a second
+		mustAdmit(t, f.ask(t, "GET", lookup, raw, nil), lookup, kooka)
+		mustRefuse(t, f.ask(t, "GET", clients, raw, nil), "register-stale")
+		time.Sleep(20 * time.Millisecond)
+	}
+	if n := f.well(t); n != 0 {
+		t.Errorf("%d are well by now", n)
+	}
+	o.check(n, kooka)
+	for i, l := range f.links {
+		f.side[i].gone()
+		if err := l.Heal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.startSidecar(i, shortLease, longLease)
+	}
+}
+
+// well is how many sidecars Envoy takes for well.
+func (f *fenced) well(t testing.TB) (n int) {
+	t.Helper()
+	resp, err := http.Get(f.info.EnvoyAdmin + "/stats?filter=^cluster.sidecar_authz.membership_healthy$")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := fmt.Fscanf(resp.Body, "cluster.sidecar_authz.membership_healthy: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestSuspensionBadInput: what a person gets wrong is named, and changes nothing.

@@ -82,9 +82,11 @@ func (b *builder) sidecarCluster(name string, addrs []address) *clusterv3.Cluste
 	c := b.cluster(name, addrs, 250*time.Millisecond)
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpProtocolOptions: b.any(sidecarProtocol())}
 	if len(addrs) > 1 {
-		// A sidecar that died is passed over within about a second; what it was
-		// asked meanwhile is refused. When all are ill Envoy asks none.
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}}
+		// A sidecar that died, or is not fresh for every risk rating, is passed over
+		// within about a second; what it was asked meanwhile is refused. When all are
+		// so, as when Redis is away for longer than the short lease, they are asked all
+		// the same: each knows what it may still answer, and refuses the rest.
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: panicPercent}}
 		c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
 		c.HealthChecks = []*corev3.HealthCheck{{
 			Timeout: dur(500 * time.Millisecond), Interval: dur(500 * time.Millisecond), NoTrafficInterval: dur(500 * time.Millisecond),
@@ -94,6 +96,9 @@ func (b *builder) sidecarCluster(name string, addrs []address) *clusterv3.Cluste
 	}
 	return c
 }
+
+// panicPercent of sidecars being well or fewer, Envoy asks all: with none.
+const panicPercent = 1
 
 func sidecarProtocol() *httpv3.HttpProtocolOptions {
 	return http2Upstream(&corev3.Http2ProtocolOptions{

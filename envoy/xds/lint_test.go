@@ -408,6 +408,9 @@ var faults = []struct {
 		f.clusters[clusterAuthz].TypedExtensionProtocolOptions[httpProtocolOptions] = pack(f.t, &httpv3.HttpProtocolOptions{})
 	}},
 	{"sidecar-near", "outlier detection", func(f *fault) { f.clusters[clusterAuthz].OutlierDetection = &clusterv3.OutlierDetection{} }},
+	{"sidecar-near", "ill ones are asked while others are well", func(f *fault) {
+		f.clusters[clusterAuthz].HealthChecks = []*corev3.HealthCheck{{}}
+	}},
 	{"upstream-fields", "a dynamic forward proxy", func(f *fault) {
 		f.clusters["upstream_h1"].ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{Name: "envoy.clusters.dynamic_forward_proxy"}}
 	}},

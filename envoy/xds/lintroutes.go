@@ -258,11 +258,13 @@ func clusterRules() []rule {
 			})
 		}},
 		{"sidecar-near", func(l *linter, m *parts) {
-			// No ejection of a sidecar for what callers did, and no panic that sends
-			// calls to one known to be ill.
+			// No ejection of a sidecar for what callers did, and no call to one that is
+			// ill as long as another is well.
 			forSidecars(m, func(where string, c *clusterv3.Cluster) {
 				l.only(where, c, "name", "connect_timeout", "type", "per_connection_buffer_limit_bytes", "circuit_breakers", "load_assignment",
 					"typed_extension_protocol_options", "common_lb_config", "lb_policy", "health_checks")
+				panics := c.GetCommonLbConfig().GetHealthyPanicThreshold()
+				l.must(len(c.GetHealthChecks()) == 0 || panics != nil && panics.GetValue() <= panicPercent, where, "sidecars that are ill are asked while others are well")
 			})
 		}},
 		{"upstream-fields", func(l *linter, m *parts) {
