@@ -3,6 +3,7 @@ package authz
 import (
 	"hash/maphash"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,10 +68,11 @@ type PlanItem struct {
 	registry.Applied
 	// Account is whose limit it is, and its name: product:FP-1003:day.
 	Account string
-	// Policy is its member of RateLimit-Policy, Quoted the beginning of its member
-	// of RateLimit (draft-ietf-httpapi-ratelimit-headers-10 §3, §4): the name as a
-	// String of RFC 9651.
-	Policy, Quoted string
+	// Shown is what the caller knows it by: its name, or product:day where another
+	// subject of the call has a limit of that name too. Policy is its member of
+	// RateLimit-Policy, Quoted the beginning of its member of RateLimit
+	// (draft-ietf-httpapi-ratelimit-headers-10 §3, §4): Shown as a String of RFC 9651.
+	Shown, Policy, Quoted string
 	// Throttle is the suspension that the limit stands for, nil for a limit of the
 	// register.
 	Throttle *registry.Suspension
@@ -203,7 +205,30 @@ func (x *Limits) makePlan(view *registry.View, key planKey, d *Decision) *Plan {
 		p.unpayable = p.unpayable || !ok || len(p.limits) == ratelimit.LimitsMax
 		p.limits, p.Items = append(p.limits, l), append(p.Items, item)
 	}
+	p.tellApart()
 	return p
+}
+
+// tellApart gives limits of one name names of their own: the headers join a
+// policy and its state by the name alone.
+func (p *Plan) tellApart() {
+	taken := map[string]bool{}
+	for i := range p.Items {
+		item := &p.Items[i]
+		if item.Shadow {
+			continue // the headers do not tell of it
+		}
+		for n := 1; taken[item.Shown]; n++ {
+			item.show(item.Of.Kind.String() + ":" + item.Name + strings.Repeat("+", n-1))
+		}
+		taken[item.Shown] = true
+	}
+}
+
+func (i *PlanItem) show(name string) {
+	rest := i.Policy[len(i.Quoted):]
+	i.Shown, i.Quoted = name, strconv.Quote(name)
+	i.Policy = i.Quoted + rest
 }
 
 // throttleName is what the RateLimit headers call a throttle.
@@ -278,7 +303,7 @@ const (
 
 // NewPlanItem writes what the headers say of a limit.
 func NewPlanItem(a registry.Applied) PlanItem {
-	item := PlanItem{Applied: a, Account: a.Account(), Quoted: strconv.Quote(a.Name)}
+	item := PlanItem{Applied: a, Account: a.Account(), Shown: a.Name, Quoted: strconv.Quote(a.Name)}
 	n := func(i int64) string { return strconv.FormatInt(i, 10) }
 	switch a.Kind {
 	case registry.LimitRate:

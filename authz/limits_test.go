@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -370,5 +371,34 @@ func TestManyAtOnceSpendExactly(t *testing.T) {
 	wg.Wait()
 	if passed.Load() != quota {
 		t.Errorf("%d passed, want %d", passed.Load(), quota)
+	}
+}
+
+// TestLimitsOfOneNameAreToldApart: a policy and its state have only the name in common.
+func TestLimitsOfOneNameAreToldApart(t *testing.T) {
+	b := newLimited(t,
+		limitOn(subject(registry.KindEntity, kookaburra), "daily", registry.LimitQuota, 30),
+		limitOn(kooka, "daily", registry.LimitQuota, 20),
+		limitOn(subject(registry.KindClientApp, "fp-1003-prod"), "daily", registry.LimitQuota, 40, shadow),
+		limitOn(subject(registry.KindService, "receipts.get"), "daily", registry.LimitQuota, 1),
+	)
+	b.expect(receipts, authz.OK)
+	d := b.decide(receipts)
+	if d.Reason != authz.QuotaExhausted || d.Refused.Shown != "service:daily" || d.Refused.Account != "service:receipts.get:daily" {
+		t.Errorf("%s by %+v", d.Reason, d.Refused)
+	}
+	shown := map[string]string{}
+	for _, i := range d.Plan.Items {
+		if i.Name != "daily" || i.Shadow {
+			continue
+		}
+		if shown[i.Shown] != "" || i.Quoted != `"`+i.Shown+`"` || i.Policy != fmt.Sprintf("%s;q=%d;w=86400", i.Quoted, i.Amount) {
+			t.Errorf("%+v", i)
+		}
+		shown[i.Shown] = i.Account
+	}
+	want := map[string]string{"daily": "entity:31000000202:daily", "product:daily": "product:FP-1003:daily", "service:daily": "service:receipts.get:daily"}
+	if !maps.Equal(shown, want) {
+		t.Errorf("shown %v, want %v", shown, want)
 	}
 }

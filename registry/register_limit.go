@@ -317,8 +317,7 @@ func checkLimitPeriod(v *View, l *Limit) error {
 		return Field("/period", "clients are counted by the day")
 	}
 	if calendar {
-		// "Local" is the machine's, and would differ from one sidecar to the next.
-		if _, err := time.LoadLocation(l.Zone); err != nil || l.Zone == "" || l.Zone == "Local" || len(l.Zone) > zoneBytesMax {
+		if _, err := time.LoadLocation(l.Zone); err != nil || len(l.Zone) > zoneBytesMax || !sameEverywhere(l.Zone) {
 			return Field("/zone", "%q is no time zone; write an IANA name such as %s", truncate(l.Zone, zoneBytesMax), ZoneDefault)
 		}
 	}
@@ -332,6 +331,17 @@ func checkLimitPeriod(v *View, l *Limit) error {
 		}
 	}
 	return nil
+}
+
+// sameEverywhere refuses zones that are a machine's own, or that only some
+// machines have: they would differ from one sidecar to the next. Those under
+// right/ count leap seconds, so that their days begin half a minute late.
+func sameEverywhere(zone string) bool {
+	switch dir, _, _ := strings.Cut(zone, "/"); dir {
+	case "", "Local", "localtime", "posixrules", "posix", "right", "Factory":
+		return false
+	}
+	return true
 }
 
 // roomForLimit bounds how many limits one subject has, and one call: every one

@@ -258,7 +258,7 @@ func (e *encoder) appendDenied(b []byte, r *authz.Request, dec *authz.Decision) 
 	b = append(b, d.http...)
 	var limit string // plain: the register lets nothing else be a limit's name
 	if dec.Refused != nil {
-		limit = dec.Refused.Name
+		limit = dec.Refused.Shown
 	}
 	size := len(d.bodyStart) + len(d.bodyMiddle) + len(d.bodyEnd) + 2*len(dec.ID)
 	if limit != "" {
