@@ -153,11 +153,13 @@ func (x *Decider) decide(r *Request, d *Decision, now time.Time) Reason {
 	}
 	standing := view.Standing(&query, at)
 	d.Suspension = standing.Suspension
+	if standing.Version != nil { // as registered, also in what is kept of a refusal
+		d.Version, d.Build = standing.Version.Version, standing.Build
+	}
 	if standing.Code != registry.Good {
 		return StandingReason(&standing)
 	}
 	if ver := standing.Version; ver != nil {
-		d.Version, d.Build = ver.Version, standing.Build
 		if ver.SupportUntil != 0 && ver.SupportUntil < at+registry.Time(SunsetAhead.Milliseconds()) {
 			d.Sunset = ver.SupportUntil
 		}

@@ -72,6 +72,31 @@ func (c *Recorded) Now(v *registry.View, app *registry.ClientApp, at registry.Ti
 	return OK, nil
 }
 
+// Judged tells whether Now can be asked of a call that was refused: whether what
+// it was refused for is the register's or a limit's, and the record holds what is
+// asked about. It is not for what hung on the token, the certificate, a measure's
+// rate, the list of protected clients, or the sidecar itself.
+func (c *Recorded) Judged(v *registry.View) bool {
+	if c.Product == "" || c.Service == "" || c.Environment == registry.NoEnvironment {
+		return false
+	}
+	switch c.Reason {
+	case OK, ClientUnknown, EntityNotRegistered, EntitySuspended, EntityCancelled,
+		ProductNotWhitelisted, ProductRestricted, ProductSuspended, ProductDelisted, CertificationExpired,
+		ServiceUnknown, EnvironmentMismatch, AnomalySuspended,
+		RateLimited, QuotaExhausted, PVTQuotaExhausted, ClientFanoutExhausted:
+		return true
+	case ServiceNotEntitled: // or was it the token's scope
+		s := v.Service(c.Service)
+		return s == nil || s.Scope == ""
+	case VersionUnsupported, VersionBlocked:
+		return c.Version != ""
+	case SubscriptionBlocked, SubscriptionNotNominated, PVTClientNotNamed:
+		return c.SSID != ""
+	}
+	return false
+}
+
 // served asks what the product may be served, and on whose behalf as far as that
 // is known: without a subscription, as it was.
 func (c *Recorded) served(v *registry.View, d *Decision, sub *registry.Subscription, at registry.Time) Reason {

@@ -13,6 +13,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dspgate/dspgate/authz"
+	"github.com/dspgate/dspgate/envoy/accesslog"
+	"github.com/dspgate/dspgate/registry"
 )
 
 // series is how many series a process's metrics have, and their text.
@@ -190,9 +194,12 @@ func logs(t testing.TB, s *stack) {
 		return i.Size()
 	}
 	before := size()
-	eventually(t, 60*time.Second, "Envoy writes its access log", func() bool {
+	if r := s.ask(t, "GET", lookup, s.tokenFor(t, "fp-1011-prod", "65000000101"), nil); r.code() == "" {
+		t.Errorf("%v, of a product whose certification has expired", r)
+	}
+	eventually(t, 60*time.Second, "Envoy writes its access log, and whom it refused", func() bool {
 		s.ask(t, "GET", lookup, "", nil)
-		return size() > before
+		return size() > before && saysRefused(t, access)
 	})
 	for _, p := range append(paths, access) {
 		b, err := os.ReadFile(p)
@@ -210,6 +217,23 @@ func logs(t testing.TB, s *stack) {
 			}
 		}
 	}
+}
+
+// saysRefused tells whether the access log has a refusal of FP-1011 that a replay can
+// judge: with all that is asked about.
+func saysRefused(t testing.TB, access string) bool {
+	t.Helper()
+	b, err := os.ReadFile(access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(b) {
+		c, err := accesslog.ParseLine(line)
+		if err == nil && c.Product == "FP-1011" && c.Reason == authz.CertificationExpired {
+			return c.Environment == registry.PROD && c.Holder == 65000000101 && c.Service != ""
+		}
+	}
+	return false
 }
 
 // throw sends bytes to the plain ingress and waits until it has closed.

@@ -9,8 +9,9 @@
 //
 // What an access log does not hold is not asked: tokens and certificates are
 // taken to be as good as they were, networks and clients are not told apart, and
-// limits on calls at once are passed by. Of a call that was refused then, it is
-// counted what for, and no more: whom it came from was not logged.
+// limits on calls at once are passed by. A call that was refused then is asked about
+// likewise, and spends from today's limits if it would pass; what hung on the token,
+// or on something else that a log does not hold, is said not to be known.
 package replay
 
 import (
@@ -36,11 +37,13 @@ const (
 
 // Report is what would have happened. Times are the log's.
 type Report struct {
-	From     registry.Time     `json:"from,omitempty"`
-	To       registry.Time     `json:"to,omitempty"`
-	Calls    uint64            `json:"calls"`
-	Then     map[string]uint64 `json:"then"` // by code, as they were decided
-	Now      map[string]uint64 `json:"now"`  // of those allowed then, by code
+	From  registry.Time     `json:"from,omitempty"`
+	To    registry.Time     `json:"to,omitempty"`
+	Calls uint64            `json:"calls"`
+	Then  map[string]uint64 `json:"then"` // by code, as they were decided
+	Now   map[string]uint64 `json:"now"`  // of those allowed then, by code
+	// Refused are the calls refused then, by product, the most first.
+	Refused  []Rejudged        `json:"refused_then"`
 	Shadow   uint64            `json:"limited_in_shadow"`
 	Products []Product         `json:"products"`
 	Signals  map[string]uint64 `json:"signals"` // by name
@@ -63,6 +66,15 @@ type Product struct {
 	Limits    map[string]uint64 `json:"limits,omitempty"`      // by account of the limit that refuses
 	Suspended string            `json:"suspension_id,omitempty"`
 	Alarms    uint64            `json:"alarms,omitempty"`
+}
+
+// Rejudged is what calls of a product that were refused then would meet.
+type Rejudged struct {
+	Product string `json:"product_id,omitempty"`
+	Then    string `json:"then"`          // code
+	Now     string `json:"now,omitempty"` // code; "" where nobody can tell
+	Calls   uint64 `json:"calls"`
+	Why     string `json:"why"` // it is otherwise, is not, or cannot be told
 }
 
 // Told is an alarm.
@@ -121,6 +133,7 @@ type Replay struct {
 	policies  *policy.Evaluator
 	products  map[string]*Product
 	fields    map[fieldsKey]*Fields
+	refused   map[rejudgedKey]uint64
 	began     time.Time
 	latest    time.Time
 	minute    int64
@@ -129,6 +142,13 @@ type Replay struct {
 }
 
 type fieldsKey struct{ product, service string }
+
+type rejudgedKey struct {
+	product string
+	then    authz.Reason
+	now     authz.Reason
+	told    bool
+}
 
 type appKey struct {
 	product     string
@@ -150,9 +170,9 @@ func New(cfg Config) (*Replay, error) {
 	}
 	r := &Replay{
 		cfg: cfg, hasher: hasher, apps: map[appKey]*registry.ClientApp{}, zones: map[string]*time.Location{}, limiter: ratelimit.Solo(),
-		accounts: map[string]*ratelimit.Limit{}, products: map[string]*Product{}, fields: map[fieldsKey]*Fields{}, policies: policy.NewEvaluator(cfg.Policies...),
+		accounts: map[string]*ratelimit.Limit{}, products: map[string]*Product{}, fields: map[fieldsKey]*Fields{}, refused: map[rejudgedKey]uint64{}, policies: policy.NewEvaluator(cfg.Policies...),
 		collector: anomaly.NewCollector(anomaly.CollectorConfig{Zone: cfg.Zone}), watcher: anomaly.NewWatcher(anomaly.WatcherConfig{Zone: cfg.Zone}),
-		out: Report{Then: map[string]uint64{}, Now: map[string]uint64{}, Signals: map[string]uint64{}, Products: []Product{}, Fields: []Fields{}, Alarms: []Told{}, Policies: []Acted{}},
+		out: Report{Then: map[string]uint64{}, Now: map[string]uint64{}, Signals: map[string]uint64{}, Products: []Product{}, Fields: []Fields{}, Refused: []Rejudged{}, Alarms: []Told{}, Policies: []Acted{}},
 	}
 	for _, e := range cfg.View.ClientApps() {
 		k := appKey{e.Value.ProductID, e.Value.Environment}
@@ -190,8 +210,49 @@ func (r *Replay) Add(c *authz.Recorded) {
 			}
 		}
 	}
+	if c.Reason != authz.OK {
+		r.rejudge(c, app, p)
+	}
 	r.observe(c, app)
 	r.touch(c)
+}
+
+// rejudge asks of a call that was refused what it would meet.
+func (r *Replay) rejudge(c *authz.Recorded, app *registry.ClientApp, p *Product) {
+	k := rejudgedKey{then: c.Reason}
+	if p != nil {
+		k.product = p.ID
+	}
+	if c.Judged(r.cfg.View) {
+		k.now, k.told = r.now(c, app, p), true
+	}
+	if _, ok := r.refused[k]; !ok && len(r.refused) >= namesMax {
+		r.out.Incomplete = true
+		return
+	}
+	r.refused[k]++
+}
+
+// view is the line of the report.
+func (k rejudgedKey) view(calls uint64) Rejudged {
+	x := Rejudged{Product: k.product, Then: k.then.String(), Calls: calls}
+	if !k.told {
+		x.Why = "what it hung on is not in the log: the token, the certificate, a client or the sidecar"
+		return x
+	}
+	x.Now = k.now.String()
+	limited := k.then.Status() == 429
+	switch {
+	case k.now == authz.OK && limited:
+		x.Why = "today's limits would let it pass; of calls at once nothing is known"
+	case k.now == authz.OK:
+		x.Why = "what stood against it does so no longer: " + k.then.Title()
+	case k.now == k.then:
+		x.Why = "for the same reason: " + k.then.Title()
+	default:
+		x.Why = "for another reason: " + k.now.Title()
+	}
+	return x
 }
 
 // lacks notes which fields that monitoring needs a call does not have.
@@ -443,6 +504,12 @@ func (r *Replay) Report() *Report {
 	}
 	slices.SortFunc(r.out.Products, func(a, b Product) int {
 		return cmp.Or(cmp.Compare(refused(&b), refused(&a)), cmp.Compare(b.Alarms, a.Alarms), cmp.Compare(a.ID, b.ID))
+	})
+	for k, n := range r.refused {
+		r.out.Refused = append(r.out.Refused, k.view(n))
+	}
+	slices.SortFunc(r.out.Refused, func(a, b Rejudged) int {
+		return cmp.Or(cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Product, b.Product), cmp.Compare(a.Then, b.Then), cmp.Compare(a.Now, b.Now))
 	})
 	for _, f := range r.fields {
 		if len(f.Missing) > 0 {

@@ -2,6 +2,7 @@ package replay_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,8 +30,8 @@ func call(at time.Time, product, service string) *authz.Recorded {
 	return &authz.Recorded{At: at, Reason: authz.OK, Environment: registry.PROD, Service: service, Method: "GET", Product: product, Status: 200, BytesOut: 100}
 }
 
-// Calls allowed then meet the register of now; those refused then are counted
-// for what they were refused for.
+// Calls allowed then meet the register of now; those refused then do too, as far
+// as the log holds what they were refused for.
 func TestCallsMeetTodaysRegister(t *testing.T) {
 	r := newReplay(t, nil)
 	r.Add(call(began, "FP-1003", "receipts.get"))
@@ -39,17 +40,34 @@ func TestCallsMeetTodaysRegister(t *testing.T) {
 	r.Add(call(began, "FP-1001", "stic.validate"))       // not entitled
 	r.Add(call(began, "FP-1001", "no.such.service"))
 	r.Add(call(began, "FP-9999", "receipts.get"))
-	refused := call(began, "FP-1003", "receipts.get")
-	refused.Reason = authz.VersionBlocked
-	r.Add(refused)
+	denied := func(reason authz.Reason, product, service, version string) {
+		c := call(began, product, service)
+		c.Reason, c.Version = reason, version
+		r.Add(c)
+	}
+	denied(authz.VersionBlocked, "FP-1003", "receipts.get", "7.1")
+	denied(authz.VersionBlocked, "FP-1009", "receipts.get", "4.0") // still
+	denied(authz.VersionBlocked, "FP-1009", "receipts.get", "")    // of which nobody said
+	denied(authz.ProductNotWhitelisted, "FP-1011", "as.0004.submit", "1.0")
+	denied(authz.TokenExpired, "", "receipts.get", "")
 	out := r.Report()
+	var rejudged []string
+	for _, x := range out.Refused {
+		rejudged = append(rejudged, fmt.Sprintf("%s %s>%s %d", x.Product, x.Then, x.Now, x.Calls))
+		if x.Why == "" {
+			t.Errorf("%+v does not say why", x)
+		}
+	}
+	if got, want := strings.Join(rejudged, ", "), " token-expired> 1, FP-1003 version-blocked>ok 1, FP-1009 version-blocked> 1, FP-1009 version-blocked>version-blocked 1, FP-1011 product-not-whitelisted>certification-expired 1"; got != want {
+		t.Errorf("of those refused then:\n got %s\nwant %s", got, want)
+	}
 	if got, want := fmt.Sprint(out.Now), "map[certification-expired:1 client-unknown:1 entity-suspended:1 ok:1 service-not-entitled:1 service-unknown:1]"; got != want {
 		t.Errorf("now %s, want %s", got, want)
 	}
 	if f := out.Fields[0]; f.Calls == 0 || f.Missing["product_version"] != f.Calls || f.Missing["method"] != 0 {
 		t.Errorf("fields %+v", out.Fields)
 	}
-	if got, want := fmt.Sprint(out.Then), "map[ok:6 version-blocked:1]"; got != want || out.Calls != 7 {
+	if got, want := fmt.Sprint(out.Then), "map[ok:6 product-not-whitelisted:1 token-expired:1 version-blocked:3]"; got != want || out.Calls != 11 {
 		t.Errorf("then %s of %d calls, want %s", got, out.Calls, want)
 	}
 }
@@ -70,6 +88,29 @@ func TestCallsPayTodaysLimits(t *testing.T) {
 	}
 	if p := out.Products[0]; p.ID != "FP-1003" || p.Limits["product:FP-1003:second"] != 5 {
 		t.Errorf("%+v", out.Products)
+	}
+}
+
+// What was refused by a limit then is held against today's, in its turn: what passes
+// now leaves less for those that follow.
+func TestCallsRefusedForALimitPayTodaysLimits(t *testing.T) {
+	limit := registry.Limit{Subject: registry.SubjectRef{Kind: registry.KindProduct, ID: "FP-1003"}, Name: "day", Kind: registry.LimitQuota, Amount: 3, Period: registry.PeriodDay, Zone: "UTC"}
+	limit.ID = registry.LimitID(limit.Subject, limit.Name)
+	r := newReplay(t, []any{limit})
+	for i := range 6 {
+		c := call(began.Add(time.Duration(i)*time.Second), "FP-1003", "receipts.get")
+		if i < 4 {
+			c.Reason = authz.QuotaExhausted
+		}
+		r.Add(c)
+	}
+	out := r.Report()
+	got := map[string]uint64{}
+	for _, x := range out.Refused {
+		got[x.Then+">"+x.Now] += x.Calls
+	}
+	if fmt.Sprint(got) != "map[quota-exhausted>ok:3 quota-exhausted>quota-exhausted:1]" || out.Now["quota-exhausted"] != 2 {
+		t.Errorf("%v, and of those allowed then %v", got, out.Now)
 	}
 }
 

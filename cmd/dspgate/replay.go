@@ -34,8 +34,8 @@ func newReplayCmd(g *globals) *cobra.Command {
 		Long: `Reads access logs as Envoy writes them here (access_log_file in the sidecar's
 envoy section; DIR/access.log of a demo), one line of JSON a call, gzip too, - for
 the standard input, and holds every call against the register, limits and
-policies of now: who would have been refused, limited or suspended, and which
-callers stray from their past. The past is what the logs hold: callers are only
+policies of now: who would have been refused, limited or suspended, what those
+that were refused then would meet and why, and which callers stray from their past. The past is what the logs hold: callers are only
 judged once they show two weeks of it. It also says, by product and service, which
 of the fields that monitoring needs the calls lack.
 
@@ -284,6 +284,9 @@ func (g *globals) printReplayed(r *replayed) error {
 	if err := g.table(g.stdout, []string{"PRODUCT", "CALLS", "ALLOWED", "REFUSED TODAY", "ALARMS", "LIMITS", "SUSPENSION"}, rows); err != nil {
 		return err
 	}
+	if err := g.printRejudged(r.Refused); err != nil {
+		return err
+	}
 	for _, f := range r.Fields {
 		g.line("lacking %s %s: of %d calls %s", cmp.Or(f.Product, "-"), cmp.Or(f.Service, "-"), f.Calls, codes(f.Missing))
 	}
@@ -298,6 +301,19 @@ func (g *globals) printReplayed(r *replayed) error {
 		g.line("policy  %s  %s v%d%s: %s %s, %d calls touched: %s", a.At, a.Policy, a.Version, shadow, a.Do, a.Subject, a.Calls, strings.Join(a.Reasons, "; "))
 	}
 	return nil
+}
+
+// printRejudged shows what those that were refused then would meet.
+func (g *globals) printRejudged(all []replay.Rejudged) error {
+	if len(all) == 0 {
+		return nil
+	}
+	g.line("")
+	var rows [][]string
+	for _, x := range all {
+		rows = append(rows, []string{cmp.Or(x.Product, "-"), fmt.Sprint(x.Calls), x.Then, cmp.Or(x.Now, "unknown"), x.Why})
+	}
+	return g.table(g.stdout, []string{"PRODUCT", "CALLS", "REFUSED THEN", "TODAY", "WHY"}, rows)
 }
 
 // codes are counts by name, the most first.

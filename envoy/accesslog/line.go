@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,10 @@ type line struct {
 	Sidecar    string      `json:"sidecar"`
 	Subject    *authz.Hash `json:"subject_hash"`
 	Refused    string      `json:"refused_product"`
+	RefusedEnv string      `json:"refused_environment"`
+	RefusedVer string      `json:"refused_version"`
+	RefusedABN string      `json:"refused_abn"`
+	RefusedID  string      `json:"refused_software_id"`
 	ABN        string      `json:"abn"`
 	Product    string      `json:"product_id"`
 	Version    string      `json:"product_version"`
@@ -86,7 +91,8 @@ func ParseLine(b []byte) (*authz.Recorded, error) {
 	}
 	r.At = *l.Start
 	if r.Product == "" {
-		r.Product = l.Refused
+		r.Product, r.Version, r.SSID = l.Refused, l.RefusedVer, l.RefusedID
+		l.ABN, l.Env = cmp.Or(l.ABN, l.RefusedABN), cmp.Or(l.Env, l.RefusedEnv)
 	}
 	if l.Subject != nil {
 		r.Subject = *l.Subject

@@ -25,8 +25,9 @@ func TestALineReads(t *testing.T) {
 		c.Decision.String() != "01M817TGW90000SR9EMQAXSFAE" || c.Subject[0] != 0x6e || !c.At.Equal(time.Date(2026, 11, 22, 9, 1, 33, 442e6, time.UTC)) {
 		t.Errorf("%+v", c)
 	}
-	refused := strings.NewReplacer(`"ok"`, `"certification-expired"`, `"FP-1003"`, `null`, `"refused_product":null`, `"refused_product":"FP-1011"`, `200`, `"403"`).Replace(wholeLine)
-	if c, err = ParseLine([]byte(refused)); err != nil || c.Product != "FP-1011" || c.Reason != authz.CertificationExpired || c.Status != 403 {
+	refused := strings.NewReplacer(`"ok"`, `"certification-expired"`, `"FP-1003"`, `null`, `"31000000202"`, `null`, `"environment":"PROD"`, `"environment":null`, `"software_id":"0000300001"`, `"software_id":null`, `"refused_product":null`, `"refused_abn":"65000000101","refused_environment":"EVTE","refused_product":"FP-1011","refused_software_id":"0000123400","refused_version":"1.0"`, `200`, `"403"`).Replace(wholeLine)
+	if c, err = ParseLine([]byte(refused)); err != nil || c.Product != "FP-1011" || c.Reason != authz.CertificationExpired || c.Status != 403 ||
+		c.Holder != 65000000101 || c.Environment != registry.EVTE || c.SSID != "0000123400" || c.Version != "1.0" {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

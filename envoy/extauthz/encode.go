@@ -15,6 +15,7 @@ import (
 	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/authz/admission"
 	"github.com/dspgate/dspgate/envoy/headers"
+	"github.com/dspgate/dspgate/registry"
 )
 
 // The keys of the dynamic metadata of every answer, all strings: they join the
@@ -27,7 +28,13 @@ const (
 	MetadataSidecar    = "sidecar" // only when Options.Sidecar is set
 	MetadataGrant      = "grant"   // only with an ALLOW of a streaming service, for package extproc
 	MetadataSubject    = "subject" // keyed hash of the person or client concerned, when there is one
-	MetadataProduct    = "product" // only with a refusal: an ALLOW has it as a header
+	// Only with a refusal of somebody who is known, and all out of the register or a
+	// verified token: an ALLOW has them as headers.
+	MetadataProduct     = "product"
+	MetadataEnvironment = "environment"
+	MetadataVersion     = "version"
+	MetadataABN         = "abn"
+	MetadataSoftwareID  = "software_id"
 )
 
 // Field numbers of envoy.service.auth.v3.CheckResponse and what is in it.
@@ -165,7 +172,7 @@ func (e *encoder) append(b []byte, r *authz.Request, dec *authz.Decision) []byte
 		b = appendMetadata(b, MetadataSubject, text[:])
 	}
 	if dec.Product != nil && !dec.Allowed() {
-		b = appendMetadata(b, MetadataProduct, dec.Product.ID)
+		b = appendRefused(b, dec)
 	}
 	if dec.Grant != nil {
 		b = appendMetadata(b, MetadataGrant, dec.Grant.String())
@@ -315,6 +322,26 @@ func appendRemoveNone(b []byte, name string, have int) []byte {
 	}
 	b = protowire.AppendTag(b, okRemove, protowire.BytesType)
 	return protowire.AppendString(b, name)
+}
+
+// appendRefused writes who was refused, for the access log.
+func appendRefused(b []byte, dec *authz.Decision) []byte {
+	b = appendMetadata(b, MetadataProduct, dec.Product.ID)
+	if dec.Environment != registry.NoEnvironment {
+		b = appendMetadata(b, MetadataEnvironment, dec.Environment.String())
+	}
+	if dec.Version != "" {
+		b = appendMetadata(b, MetadataVersion, dec.Version)
+	}
+	if dec.Holder != 0 {
+		var buf [11]byte
+		abn, _ := dec.Holder.AppendText(buf[:0]) // an ABN always has a text
+		b = appendMetadata(b, MetadataABN, abn)
+	}
+	if dec.SSID != "" {
+		b = appendMetadata(b, MetadataSoftwareID, dec.SSID)
+	}
+	return b
 }
 
 // appendMetadata writes one entry of Struct.fields with a string value.

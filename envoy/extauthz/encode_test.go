@@ -36,6 +36,11 @@ func expected(t testing.TB, o Options, r *authz.Request, d *authz.Decision) *aut
 	meta := map[string]any{"decision_id": id, "reason": d.Reason.String(), "revision": fmt.Sprint(uint64(d.Revision))}
 	if d.Product != nil && !d.Allowed() {
 		meta["product"] = d.Product.ID
+		for key, value := range map[string]string{"environment": d.Environment.String(), "version": d.Version, "software_id": d.SSID, "abn": d.Holder.String()} {
+			if value != "" && value != registry.ABN(0).String() {
+				meta[key] = value
+			}
+		}
 	}
 	if d.SubjectHash != (authz.Hash{}) {
 		meta["subject"] = hex.EncodeToString(d.SubjectHash[:])

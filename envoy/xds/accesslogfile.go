@@ -34,6 +34,12 @@ func accessLogFields() map[string]string {
 		"sidecar":         said(MetadataSidecar),
 		"subject_hash":    said("subject"),
 		"refused_product": said("product"),
+
+		"refused_environment": said("environment"),
+		"refused_version":     said("version"),
+		"refused_abn":         said("abn"),
+		"refused_software_id": said("software_id"),
+
 		"abn":             header(headers.ABN),
 		"product_id":      header(headers.ProductID),
 		"product_version": header(headers.ProductVersion),
