@@ -99,6 +99,7 @@ type Watcher struct {
 	young        map[string]young // by product
 	elsewhere    map[string]float64
 	refused      uint64
+	forgotten    uint64
 }
 
 // NewWatcher makes a Watcher.
@@ -115,6 +116,14 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 		p = *cfg.Parameters
 	}
 	return &Watcher{cfg: cfg, scorer: NewScorer(p), subjects: map[Subject]*profile{}, reported: map[string]int64{}, young: map[string]young{}, elsewhere: map[string]float64{}}
+}
+
+// Resize changes for how many subjects there is room. Where it has become less,
+// those idle for longest go when others come.
+func (w *Watcher) Resize(subjects int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cfg.Subjects = max(subjects, 1)
 }
 
 // sidecarsMax bounds how many sidecars are told apart.
@@ -201,6 +210,7 @@ func (w *Watcher) evict(k Kind, at int64) bool {
 	for _, i := range all {
 		w.subjects[i.s].gone = true
 		delete(w.subjects, i.s)
+		w.forgotten++
 		w.networks -= b2i(i.s.Kind == Network)
 	}
 	return len(all) > 0
@@ -534,14 +544,16 @@ func (w *Watcher) Marks(now time.Time) []Mark {
 // Stats are what a Watcher holds.
 type Stats struct {
 	Subjects, Sidecars int
-	Refused            uint64 // subjects there was no room for
+	Room               int    // for so many subjects
+	Refused            uint64 // tallies of subjects there was no room for, and which nobody looked at
+	Forgotten          uint64 // subjects that made room for others, with their past
 }
 
 // Stats counts.
 func (w *Watcher) Stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Stats{len(w.subjects), len(w.reported), w.refused}
+	return Stats{len(w.subjects), len(w.reported), w.cfg.Subjects, w.refused, w.forgotten}
 }
 
 // Share is a product's share of the calls of about the last day, in percent;

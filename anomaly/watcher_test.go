@@ -306,8 +306,18 @@ func TestWatcherIsBounded(t *testing.T) {
 	r.From += 2 * 3600 // those from before are idle by now
 	r.Subjects = r.Subjects[500:510]
 	w.Merge(&r)
-	if st := w.Stats(); st.Subjects > 100 || st.Refused != 900 {
-		t.Errorf("%+v, want room made for ten", st)
+	if st := w.Stats(); st.Subjects > 100 || st.Refused != 900 || st.Forgotten != 12 {
+		t.Errorf("%+v, want room made for ten, by an eighth that is forgotten", st)
+	}
+	w.Resize(2000)
+	for i := range 1000 {
+		s := SubjectTally{Subject: Subject{Product, fmt.Sprint("Q", i)}}
+		s.Tally.Count[Requests] = 1
+		r.Subjects = append(r.Subjects, s)
+	}
+	w.Merge(&r)
+	if st := w.Stats(); st.Subjects < 1000 || st.Refused != 900 || st.Room != 2000 {
+		t.Errorf("%+v, want room for a thousand more", st)
 	}
 }
 

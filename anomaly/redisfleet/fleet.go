@@ -33,7 +33,7 @@ type Options struct {
 	ReportsMax int64
 	// MarksFor is how long marks stand when nobody renews them. Default 2m.
 	MarksFor time.Duration
-	// BaselinesMax bounds the baselines, 1 to 60 KiB each. Default 8192.
+	// BaselinesMax bounds the baselines, 1 to 60 KiB each. Default 16384.
 	BaselinesMax int64
 	// SignalsMax bounds the signals kept, some 300 bytes each; SignalsKeep is for
 	// how long. Default 100000 and 30 days.
@@ -53,7 +53,7 @@ func New(rdb redis.UniversalClient, o Options) *Fleet {
 	o.Keep = cmp.Or(o.Keep, 10*time.Minute)
 	o.ReportsMax = cmp.Or(o.ReportsMax, 4096)
 	o.MarksFor = cmp.Or(o.MarksFor, 2*time.Minute)
-	o.BaselinesMax = cmp.Or(o.BaselinesMax, 8192)
+	o.BaselinesMax = cmp.Or(o.BaselinesMax, 16384)
 	o.SignalsMax = cmp.Or(o.SignalsMax, 100_000)
 	o.SignalsKeep = cmp.Or(o.SignalsKeep, 30*24*time.Hour)
 	return &Fleet{rdb, o}

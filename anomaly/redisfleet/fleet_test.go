@@ -1,8 +1,11 @@
 package redisfleet
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -209,4 +212,52 @@ func TestFromASidecarsCallsToItsBoard(t *testing.T) {
 	if got := board.Surprise(anomaly.Product, "FP-1", time.Now()); got == 0 {
 		t.Error("the board forgot its marks when Redis went away")
 	}
+}
+
+// A watcher that has no room for more says so, in its counts and once in the log;
+// when there is room, who comes is watched.
+func TestAFullWatcherSaysSo(t *testing.T) {
+	f, _, _ := open(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var mu sync.Mutex
+	var log bytes.Buffer
+	room := 10
+	w := NewWatch(WatchConfig{
+		Fleet: f, Lead: func() bool { return true }, Room: func() int { mu.Lock(); defer mu.Unlock(); return room },
+		Log: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil)),
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	wait(t, "the watcher", func() bool { return w.Counts().Watching })
+	send := func() {
+		for i := range 50 {
+			if err := f.Send(ctx, calls("sc-1", time.Now().Unix(), fmt.Sprint("FP-", i), 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wait(t, "callers there is no room for", func() bool { send(); c := w.Counts(); return c.Subjects == 10 && c.Room == 10 && c.Refused > 0 })
+	said := func() int { mu.Lock(); defer mu.Unlock(); return strings.Count(log.String(), "raise watch.subjects") }
+	wait(t, "a warning", func() bool { return said() > 0 })
+	mu.Lock()
+	room = 100
+	mu.Unlock()
+	wait(t, "all to be watched", func() bool { send(); return w.Counts().Subjects == 50 })
+	if n := said(); n != 1 {
+		t.Errorf("said %d times in an hour", n)
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  *bytes.Buffer
+}
+
+func (l lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }

@@ -16,6 +16,9 @@ import (
 type WatchConfig struct {
 	Fleet   *Fleet
 	Watcher anomaly.WatcherConfig
+	// Room is for how many subjects there is room now; it is asked each second.
+	// Nil: what Watcher says.
+	Room func() int
 	// Lead tells whether this process is the one that watches: of several control
 	// planes, the writer. It is asked once a second.
 	Lead func() bool
@@ -38,6 +41,8 @@ type Watch struct {
 	errors    atomic.Uint64
 	panics    atomic.Uint64
 	current   atomic.Pointer[anomaly.Watcher]
+	// refused and forgotten are those of the watchers before the current one.
+	refused, forgotten atomic.Uint64
 }
 
 // NewWatch makes a Watch.
@@ -68,6 +73,8 @@ func (w *Watch) Counts() Counts {
 	if x := w.current.Load(); x != nil {
 		c.Watching, c.Stats = true, x.Stats()
 	}
+	c.Refused += w.refused.Load()
+	c.Forgotten += w.forgotten.Load()
 	return c
 }
 
@@ -108,13 +115,19 @@ func sleep(ctx context.Context, d time.Duration) {
 // lead watches until this process leads no more.
 func (w *Watch) lead(ctx context.Context) (err error) {
 	defer func() {
-		w.current.Store(nil)
+		if x := w.current.Swap(nil); x != nil {
+			st := x.Stats()
+			w.refused.Add(st.Refused)
+			w.forgotten.Add(st.Forgotten)
+		}
 		if p := recover(); p != nil {
 			w.panics.Add(1)
 			err = fmt.Errorf("the watcher fell over: %v", p)
 		}
 	}()
 	watcher := anomaly.NewWatcher(w.cfg.Watcher)
+	full := fullness{log: w.cfg.Log}
+	w.resize(watcher)
 	at, err := w.cfg.Fleet.Start(ctx)
 	if err != nil {
 		return err
@@ -146,6 +159,8 @@ func (w *Watch) lead(ctx context.Context) (err error) {
 		}
 		now := time.Now()
 		signals := watcher.Tick(now)
+		w.resize(watcher)
+		full.look(ctx, watcher.Stats(), now)
 		if len(signals) > 0 || now.Sub(posted) > 20*time.Second {
 			if err := w.cfg.Fleet.Post(ctx, watcher.Marks(now)); err != nil {
 				w.errors.Add(1)
@@ -167,6 +182,28 @@ func (w *Watch) lead(ctx context.Context) (err error) {
 	defer cancel()
 	w.keep(last, watcher, 1<<20)
 	return nil
+}
+
+func (w *Watch) resize(watcher *anomaly.Watcher) {
+	if w.cfg.Room != nil {
+		watcher.Resize(w.cfg.Room())
+	}
+}
+
+// fullness warns, once an hour at most, when there is no room for more subjects.
+type fullness struct {
+	log  *slog.Logger
+	last anomaly.Stats
+	told time.Time
+}
+
+func (f *fullness) look(ctx context.Context, st anomaly.Stats, now time.Time) {
+	if st.Refused == f.last.Refused && st.Forgotten == f.last.Forgotten || now.Sub(f.told) < time.Hour {
+		return
+	}
+	f.log.WarnContext(ctx, "more callers than the watcher has room for: raise watch.subjects, or find who comes under so many names",
+		"room", st.Room, "subjects", st.Subjects, "forgotten", st.Forgotten-f.last.Forgotten, "not_looked_at", st.Refused-f.last.Refused)
+	f.last, f.told = st, now
 }
 
 func (w *Watch) restore(ctx context.Context, watcher *anomaly.Watcher) error {

@@ -200,7 +200,7 @@ func (out *outcome) report(rep *report.Report, verbose bool, w io.Writer) (misse
 	rep.Figures = map[string]float64{
 		"attacks": float64(total), "attacks_within": float64(within), "product_months": out.Months,
 		"false_alarms": float64(out.FalseCases), "false_alarm_signals": float64(out.FalseAlarms), "false_alarms_per_product_month": rate,
-		"signals": float64(out.Signals), "restarts": float64(out.Restarts), "cpu_seconds": cpuSeconds(), "subjects": float64(out.Subjects), "subjects_refused": float64(out.Refused),
+		"signals": float64(out.Signals), "restarts": float64(out.Restarts), "cpu_seconds": cpuSeconds(), "subjects": float64(out.Subjects), "subject_bytes": float64(out.Bytes) / float64(max(out.Subjects, 1)), "subjects_refused": float64(out.Refused),
 		"calls": float64(out.Calls), "false_suspensions": float64(out.Suspended), "suspended_attacks": float64(out.Contained),
 	}
 	return missed

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +50,7 @@ type outcome struct {
 	Cut         bool    // it was ended before its time
 	Restarts    int     // of the watcher
 	Subjects    int     // that it had a past of at the end
+	Bytes       uint64  // of memory that they take, together
 	Refused     uint64  // that there was no room for
 	Signals     int     // told that are no alarms
 	Products    int     // benign
@@ -129,6 +131,9 @@ func (x *run) live(progress func(day int) bool) outcome {
 	}
 	stats := x.watcher.Stats()
 	x.out.Subjects, x.out.Refused = stats.Subjects, x.out.Refused+stats.Refused
+	held := heap()
+	x.watcher = nil
+	x.out.Bytes = held - min(held, heap())
 	x.out.Months = x.months(measured, max(end, measured+1))
 	return x.out
 }
@@ -280,4 +285,12 @@ func (x *run) months(measured, end int64) float64 {
 		}
 	}
 	return float64(seconds) / (365.25 / 12 * 86400)
+}
+
+// heap is how much memory is in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -197,7 +197,7 @@ func runControl(ctx context.Context, cfg controlConfig, log *slog.Logger) error 
 	if err := registerRollMetrics(reg, register); err != nil {
 		return err
 	}
-	fleet := redisfleet.New(records, redisfleet.Options{})
+	fleet := redisfleet.New(records, redisfleet.Options{BaselinesMax: int64(max(cfg.Watch.Subjects, roomMost))})
 	var usage *redisfleet.Usage
 	if !cfg.Watch.Off {
 		usage = redisfleet.NewUsage(fleet, register.Writing, log)

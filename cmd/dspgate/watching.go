@@ -45,10 +45,16 @@ type watchingConfig struct {
 type watchConfig struct {
 	// Off watches nobody.
 	Off bool `yaml:"off"`
-	// Subjects is how many have a past at once: each product, each client app and
-	// each subscription is one. They take 4 to 75 KiB each in memory and 1 to 60 KiB
-	// in Redis; some 400 and 300 of one who deals with tens of thousands of people.
-	// Default 4096.
+	// Subjects is how many have a past at once: each product, client app, subscription
+	// and network that calls is one. They take 4 to 75 KiB each in memory, 37 in the
+	// mean (make bench-watch), and 1 to 60 KiB in Redis; some 400 and 300 of one who
+	// deals with tens of thousands of people. When there is no room, those that have
+	// not called for an hour make some, and lose their past
+	// (anomaly_subjects_forgotten_total); where there are none such, who comes is not
+	// watched (anomaly_subjects_refused_total). Both are warned of in the log.
+	// Default: as many as the register has products, client apps and subscriptions,
+	// and a third more for networks; 4096 at least, and 16384, some 600 MB if all of
+	// them call, at most.
 	Subjects int `yaml:"subjects"`
 	// Tell is the greatest tail probability that is told as a signal. Default 0.001.
 	Tell float64 `yaml:"tell"`
@@ -209,6 +215,36 @@ func (w *watching) protect() error {
 	return nil
 }
 
+// The room for subjects that follows the register.
+const (
+	roomLeast = 4096
+	roomMost  = 16384
+)
+
+// watchRoom is for how many subjects the watcher has room: what is configured, or
+// else as many as the register has that may call.
+func watchRoom(configured int, casebook func() (*registry.Casebook, error)) func() int {
+	return func() int {
+		if configured != 0 {
+			return configured
+		}
+		book, err := casebook()
+		if err != nil {
+			return roomLeast
+		}
+		all := 0
+		for _, kind := range []string{"product", "client-app", "subscription"} {
+			_, n := book.Find(registry.Query{Kind: kind})
+			all += n
+		}
+		return roomOf(all)
+	}
+}
+
+// roomOf is the room when so many of the register may call: a quarter of it may be
+// networks.
+func roomOf(all int) int { return min(max(all+(all+2)/3, roomLeast), roomMost) }
+
 // newWatch makes the control plane's part, nil when it is off.
 func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Register, usage *redisfleet.Usage, engine *policy.Engine, reg prometheus.Registerer, log *slog.Logger) (*redisfleet.Watch, error) {
 	if cfg.Off {
@@ -217,6 +253,9 @@ func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Regis
 	zone, err := zoneOf(cfg.Zone)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Subjects < 0 {
+		return nil, usageError("watch.subjects: %d is below nothing", cfg.Subjects)
 	}
 	if cfg.Tell < 0 || cfg.Tell > 0.1 {
 		return nil, usageError("watch.tell: %v is not a probability up to 0.1", cfg.Tell)
@@ -233,7 +272,7 @@ func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Regis
 		}
 	}
 	w := redisfleet.NewWatch(redisfleet.WatchConfig{
-		Fleet: fleet, Lead: register.Writing, Log: log,
+		Fleet: fleet, Room: watchRoom(cfg.Subjects, register.Casebook), Lead: register.Writing, Log: log,
 		Watcher: anomaly.WatcherConfig{Subjects: cfg.Subjects, Tell: cfg.Tell, Hold: cfg.Hold, Zone: zone},
 		Tell: func(ctx context.Context, s anomaly.Signal) {
 			told.WithLabelValues(s.Name.String(), s.Subject.Kind.String()).Inc()
@@ -253,6 +292,9 @@ func newWatch(cfg watchConfig, fleet *redisfleet.Fleet, register *registry.Regis
 			return 0
 		}),
 		gauge("anomaly_subjects", "Callers that have a past here.", func() float64 { return float64(w.Counts().Subjects) }),
+		gauge("anomaly_subjects_room", "For how many callers there is room.", func() float64 { return float64(w.Counts().Room) }),
+		counter("anomaly_subjects_forgotten_total", "Callers that lost their past to make room for others.", func() float64 { return float64(w.Counts().Forgotten) }),
+		counter("anomaly_subjects_refused_total", "Counts of callers that nobody looked at, because there was no room.", func() float64 { return float64(w.Counts().Refused) }),
 		gauge("anomaly_sidecars", "Sidecars that reported lately.", func() float64 { return float64(w.Counts().Sidecars) }),
 		counter("anomaly_reports_malformed_total", "Reports that did not read.", func() float64 { return float64(w.Counts().Malformed) }),
 		counter("anomaly_watch_errors_total", "Exchanges of the watcher with Redis that failed.", func() float64 { return float64(w.Counts().Errors) }),

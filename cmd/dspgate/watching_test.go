@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dspgate/dspgate/registry"
 )
 
 func TestWatchingIsConfiguredPlainly(t *testing.T) {
@@ -37,5 +39,22 @@ func TestTheDefaultZoneNeedsNoSystem(t *testing.T) {
 	z, err := zoneOf("")
 	if err != nil || z.String() != defaultZone {
 		t.Errorf("%v, %v", z, err)
+	}
+}
+
+// The room follows the register, between what a small one needs and what the memory
+// bears; what is configured goes before.
+func TestTheWatchersRoomFollowsTheRegister(t *testing.T) {
+	for all, want := range map[int]int{0: 4096, 3000: 4096, 3956: 5275, 300_000: 16384} {
+		if got := roomOf(all); got != want {
+			t.Errorf("of %d there is room for %d, want %d", all, got, want)
+		}
+	}
+	none := func() (*registry.Casebook, error) { return nil, registry.ErrUnavailable }
+	if got := watchRoom(0, none)(); got != 4096 {
+		t.Errorf("before the register is there: %d", got)
+	}
+	if got := watchRoom(77, none)(); got != 77 {
+		t.Errorf("configured: %d", got)
 	}
 }
