@@ -650,7 +650,7 @@ func TestSimulationCatchesPlantedFaults(t *testing.T) {
 		"lends twice": {p: ratelimittest.LendTwice}, "obeys late requests": {p: ratelimittest.IgnoreBeat},
 		"trusts claims": {p: ratelimittest.TrustClaims}, "returns what the dead held": {p: ratelimittest.ReturnDead},
 		"forgets what the dead may have spent": {p: ratelimittest.ForgetDead},
-		"takes a spent part for whole": {p: ratelimittest.FullSpentParts},
+		"takes a spent part for whole":         {p: ratelimittest.FullSpentParts},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(1000) {
