@@ -33,6 +33,7 @@ import (
 	"github.com/dspgate/dspgate/envoy/extproc"
 	"github.com/dspgate/dspgate/envoy/xds"
 	"github.com/dspgate/dspgate/internal/config"
+	"github.com/dspgate/dspgate/internal/rawio"
 	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/ratelimit/redisshare"
 	"github.com/dspgate/dspgate/registry"
@@ -511,7 +512,7 @@ func (s *sidecar) serve(ctx, inner context.Context, cancelInner context.CancelFu
 	g.Go(func() error { s.watch(inner); return nil })
 	g.Go(func() error { return serveDebug(inner, debugLn, s.metrics, s.readyToAll, s.log) })
 	g.Go(func() error {
-		if err := s.grpc.Serve(ln); err != nil {
+		if err := s.grpc.Serve(rawio.Listener(ln)); err != nil {
 			return fmt.Errorf("gRPC: %w", err)
 		}
 		return nil

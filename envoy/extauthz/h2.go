@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/dspgate/dspgate/internal/rawio"
 )
 
 // What bounds a peer, whatever it does: connections, open calls of each, bytes
@@ -96,7 +98,7 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) {
 			s.log.ErrorContext(ctx, "panic on a connection, which is closed", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 		}
 	}()
-	c := newConn(s, newIO(nc))
+	c := newConn(s, rawio.Conn(nc))
 	// Wakes the reader, which then says GOAWAY.
 	stop := context.AfterFunc(ctx, func() {
 		_ = nc.SetReadDeadline(time.Unix(1, 0))
