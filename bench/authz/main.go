@@ -67,8 +67,8 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if o.products < o.connections || o.connections < 1 || o.rounds < 1 || o.starts < 1 {
-		return errors.New("needs rounds, starts, connections, and at least as many products as connections")
+	if o.products <= o.connections || o.connections < 1 || o.rounds < 1 || o.starts < 1 {
+		return errors.New("needs rounds, starts, connections, and more products than connections")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
@@ -132,11 +132,14 @@ func run(ctx context.Context, o options) (err error) {
 		if err := sides[i].ready(ctx); err != nil {
 			return err
 		}
-		if _, err := sides[i].measure(ctx, o.warm); err != nil {
+		if _, err := sides[i].measure(ctx, w.requests, o.warm); err != nil {
 			return fmt.Errorf("warming %s: %w", sides[i].name, err)
 		}
 	}
 	if err := compare(ctx, &sides, rep, o); err != nil {
+		return err
+	}
+	if err := flood(ctx, &sides[0], rep, o); err != nil {
 		return err
 	}
 	now, peak, err := rss(sidecar.pid())
@@ -169,7 +172,7 @@ func compare(ctx context.Context, sides *[2]side, rep *report.Report, o options)
 	for round := range o.rounds {
 		var got [2][]result
 		for _, i := range [4]int{0, 1, 1, 0} {
-			r, err := sides[i].measure(ctx, o.slice)
+			r, err := sides[i].measure(ctx, sides[i].world.requests, o.slice)
 			if err != nil {
 				return fmt.Errorf("round %d, %s: %w", round+1, sides[i].name, err)
 			}
@@ -234,7 +237,7 @@ type side struct {
 
 // measure loads this side for a while. What arrived upstream must be what was
 // answered: a number got by letting requests fall would be no number.
-func (s *side) measure(ctx context.Context, d time.Duration) (r result, err error) {
+func (s *side) measure(ctx context.Context, requests [][]byte, d time.Duration) (r result, err error) {
 	up := s.world.up
 	arrived, decided := up.arrived, up.decided
 	cpu0, err := cpu(s.pid)
@@ -245,7 +248,7 @@ func (s *side) measure(ctx context.Context, d time.Duration) (r result, err erro
 	if err != nil {
 		return r, err
 	}
-	if r.slice, err = up.load(ctx, s.ingress, s.world.requests, d); err != nil {
+	if r.slice, err = up.load(ctx, s.ingress, requests, d); err != nil {
 		return r, err
 	}
 	cpu1, err := cpu(s.pid)

@@ -45,6 +45,14 @@ func benchLimits(quotas bool) []registry.Limit {
 	return append(all, month)
 }
 
+// floodLimit refuses all but one call a second of a product, beside the limits
+// that everybody has.
+func floodLimit(product string) registry.Limit {
+	s := registry.SubjectRef{Kind: registry.KindProduct, ID: product}
+	const name = "flood"
+	return registry.Limit{ID: registry.LimitID(s, name), Subject: s, Name: name, Kind: registry.LimitRate, Amount: 1, Burst: 2}
+}
+
 // caller is one product that calls.
 type caller struct {
 	clientID, productID, ssid string
@@ -59,7 +67,8 @@ var benchServices = []registry.Service{
 	{Key: "as.0004.get", Method: "GET", Template: "/lodgments/v1/activity-statements/{id}", Risk: 3},
 }
 
-// records makes the register, and says who calls.
+// records makes the register, and says who calls; the last of them may not, but
+// once a second.
 func records(products, callers int, quotas bool) (all []registry.Record, who []caller, err error) {
 	put := func(kind registry.Kind, id string, v any) {
 		data, merr := json.Marshal(v)
@@ -102,5 +111,7 @@ func records(products, callers int, quotas bool) (all []registry.Record, who []c
 			who = append(who, c)
 		}
 	}
+	flood := floodLimit(who[callers-1].productID)
+	put(registry.KindLimit, flood.ID, flood)
 	return all, who, err
 }

@@ -47,8 +47,10 @@ type world struct {
 	view   *registry.View
 	filled time.Duration
 	tokens []string
-	// requests is one ready-made request per connection.
-	requests [][]byte
+	// requests is one ready-made request per connection, refused one that floods
+	// for as many.
+	requests, refused [][]byte
+
 	up       *engine
 	subjects *authz.SubjectHasher
 	a, b     place
@@ -104,7 +106,7 @@ func newWorld(ctx context.Context, dir, redisSocket string, o options) (*world, 
 		return nil, err
 	}
 	defer store.Close()
-	all, callers, err := records(o.products, o.connections, o.quotas)
+	all, callers, err := records(o.products, o.connections+1, o.quotas)
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +151,9 @@ func (w *world) mint(callers []caller) error {
 			"Accept-Encoding: gzip\r\nAccept-Language: en-AU\r\nX-Correlation-Id: 7e0fd1c2-9a34-4a2b-8f6e-0d1c2b3a4f5e\r\n\r\n",
 			c.client, t, c.productID, c.ssid))
 	}
+	last := len(callers) - 1
+	w.refused = slices.Repeat(w.requests[last:], last)
+	w.tokens, w.requests = w.tokens[:last], w.requests[:last]
 	return nil
 }
 
