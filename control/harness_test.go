@@ -174,8 +174,10 @@ func newWorldWhere(t testing.TB, open certification.Open) *world {
 	w.policies = &policy.Desk{Register: w.reg, Incidents: incidents}
 	h, err := control.New(control.Config{
 		Policies: w.policies, Signals: control.Signals{
-			Latest: func(_ context.Context, n int) ([]anomaly.Signal, error) { return w.signals[:min(len(w.signals), n)], nil },
-			Of:     w.signalsOf,
+			Latest: func(_ context.Context, n int) ([]anomaly.Signal, error) {
+				return w.signals[:min(len(w.signals), n)], nil
+			},
+			Of: w.signalsOf,
 			Each: func(_ context.Context, from, to time.Time, visit func(anomaly.Signal) bool) error {
 				for _, s := range w.signals {
 					if !s.At.Before(from) && s.At.Before(to) && !visit(s) {

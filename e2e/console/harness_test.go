@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
@@ -166,13 +167,42 @@ func axe(t *testing.T) string {
 	return ""
 }
 
+// scheme makes the reader one who asks for light or dark pages, and for nothing that
+// moves: colours on their way from one to the other are neither.
+func (b *tab) scheme(light string) {
+	b.t.Helper()
+	_, err := chromedp.Call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: light}, {Name: "prefers-reduced-motion", Value: "reduce"}},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// darkViolations are what axe-core finds of the page's colours in the dark.
+func (b *tab) darkViolations(source string) []string {
+	b.t.Helper()
+	b.scheme("dark")
+	defer b.scheme("light")
+	const ground = `getComputedStyle(document.documentElement).backgroundColor`
+	if got := get(b, chromedp.Evaluate[string](ground)); got != "rgb(15, 22, 32)" {
+		return []string{"the page is not dark but " + got}
+	}
+	return b.found(source, `["color-contrast"]`)
+}
+
 // violations runs axe-core on the page as it is.
 func (b *tab) violations(source string) []string {
+	b.t.Helper()
+	return b.found(source, `["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]`)
+}
+
+func (b *tab) found(source, rules string) []string {
 	b.t.Helper()
 	if !get(b, chromedp.Evaluate[bool]("!!window.axe")) { // not twice on one page
 		get(b, chromedp.Evaluate[int](source+"; 0"))
 	}
-	out := get(b, chromedp.Evaluate[string](`axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]})
+	out := get(b, chromedp.Evaluate[string](`axe.run(document, {runOnly: `+rules+`})
 		.then(r => JSON.stringify(r.violations.map(v => v.id + ": " + v.help + " at " + v.nodes.map(n => n.html.slice(0, 160)).join(" | "))))`, chromedp.EvalAwaitPromise))
 	var all []string
 	if err := json.Unmarshal([]byte(out), &all); err != nil {

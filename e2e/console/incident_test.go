@@ -48,6 +48,9 @@ func (b *tab) look(source, name string) {
 		b.shoot(fmt.Sprintf("%s-%d", name, px))
 	}
 	b.width(desk)
+	for _, v := range b.darkViolations(source) {
+		b.t.Errorf("%s in the dark: %s", name, v)
+	}
 }
 
 func at(ago time.Duration) string { return time.Now().UTC().Add(-ago).Format("2006-01-02T15:04") }

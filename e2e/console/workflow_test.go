@@ -46,6 +46,9 @@ func (c *course) looks(b *tab, name string) {
 		b.shoot(fmt.Sprintf("wf-%s-%d", name, px))
 	}
 	b.width(desk)
+	for _, v := range b.darkViolations(c.axe) {
+		c.t.Errorf("%s in the dark: %s", name, v)
+	}
 }
 
 // brokenHeadings finds a word of a table's heading that takes two lines.
