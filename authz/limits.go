@@ -259,7 +259,9 @@ func (x *Limits) limit(view *registry.View, a registry.Applied, product string) 
 }
 
 // LimitOf is a limit of the register as the limiter counts it, for one account;
-// its Version is not set. ok is false for a kind that is not known here.
+// its Version is not set. ok is false for a kind that is not known here. One
+// whose kind changes is counted anew: nothing that was used of the one is used of
+// the other, and the limiter keeps to the kind that it first knew an ID by.
 func LimitOf(a registry.Applied, zone *time.Location) (l *ratelimit.Limit, ok bool) {
 	l = &ratelimit.Limit{ID: a.Account(), Zone: zone, Shadow: a.Shadow}
 	switch {
@@ -276,7 +278,17 @@ func LimitOf(a registry.Applied, zone *time.Location) (l *ratelimit.Limit, ok bo
 	default:
 		return l, false
 	}
+	l.ID += kindMark + l.Kind.String()
 	return l, l.Validate() == nil
+}
+
+// kindMark stands before the kind in a limit's ID; no account's name holds it.
+const kindMark = "/"
+
+// AccountOf is the account that a limit made by LimitOf is spent from.
+func AccountOf(l *ratelimit.Limit) string {
+	account, _, _ := strings.Cut(l.ID, kindMark)
+	return account
 }
 
 func (x *Limits) zone(name string) (*time.Location, bool) {

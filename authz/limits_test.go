@@ -308,7 +308,7 @@ func TestAnAddressIsBoundedBeforeItsTokenIsLookedAt(t *testing.T) {
 func ExampleLimitOf() {
 	l, ok := authz.LimitOf(registry.Applied{Limit: &registry.Limit{Name: "rate", Kind: registry.LimitRate, Amount: 5, Burst: 10}, Of: kooka}, nil)
 	fmt.Println(l.ID, l.Kind, l.Rate, l.Burst, ok)
-	// Output: product:FP-1003:rate rate 5 10 true
+	// Output: product:FP-1003:rate/rate rate 5 10 true
 }
 
 // BenchmarkDecide shows, among others, that a request refused by a limit costs
@@ -400,5 +400,29 @@ func TestLimitsOfOneNameAreToldApart(t *testing.T) {
 	want := map[string]string{"daily": "entity:31000000202:daily", "product:daily": "product:FP-1003:daily", "service:daily": "service:receipts.get:daily"}
 	if !maps.Equal(shown, want) {
 		t.Errorf("shown %v, want %v", shown, want)
+	}
+}
+
+// TestALimitOfAnotherKindIsCountedAnew: by the same name, one after the other.
+func TestALimitOfAnotherKindIsCountedAnew(t *testing.T) {
+	b := newLimited(t, limitOn(kooka, "most", registry.LimitQuota, 2))
+	b.expect(receipts, authz.OK, authz.OK, authz.QuotaExhausted)
+	change := func(l registry.Limit) authz.Decision {
+		t.Helper()
+		b.next(l)
+		return b.decide(receipts)
+	}
+	if d := change(limitOn(kooka, "most", registry.LimitRate, 3, func(l *registry.Limit) { l.Burst = 5 })); !d.Allowed() || d.Spent.States()[0].Remaining != 4 || d.Spent.States()[0].Reset > time.Second {
+		t.Errorf("a rate: %s, %+v", d.Reason, d.Spent.States()[0])
+	}
+	if d := change(limitOn(kooka, "most", registry.LimitConcurrency, 2)); !d.Allowed() || d.Spent.States()[0].Remaining != 1 || d.Spent.States()[0].Reset != 0 {
+		t.Errorf("calls at once: %s, %+v", d.Reason, d.Spent.States()[0])
+	}
+	if d := change(limitOn(kooka, "most", registry.LimitQuota, 7, func(l *registry.Limit) { l.Period = registry.PeriodMonth })); !d.Allowed() || d.Spent.States()[0].Remaining != 6 || d.Spent.States()[0].Reset < 24*time.Hour {
+		t.Errorf("a month's quota: %s, %+v", d.Reason, d.Spent.States()[0])
+	}
+	// What was used of the first stays used.
+	if d := change(limitOn(kooka, "most", registry.LimitQuota, 2)); d.Reason != authz.QuotaExhausted {
+		t.Errorf("a day's quota again: %s, %+v", d.Reason, d.Spent.States()[0])
 	}
 }

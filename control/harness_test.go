@@ -92,7 +92,7 @@ func (w *world) signalsOf(_ context.Context, products []string, n int) (of []ano
 func (w *world) usesOf(_ context.Context, limits []*ratelimit.Limit) ([]control.LimitUse, error) {
 	out := make([]control.LimitUse, len(limits))
 	for i, l := range limits {
-		out[i] = w.used[l.ID]
+		out[i] = w.used[authz.AccountOf(l)]
 	}
 	return out, w.usesErr
 }

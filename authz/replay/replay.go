@@ -350,7 +350,7 @@ func (r *Replay) pay(c *authz.Recorded, app *registry.ClientApp, p *Product) aut
 		return authz.OK
 	}
 	if p != nil {
-		count(&p.Limits, out.Refused.ID)
+		count(&p.Limits, authz.AccountOf(out.Refused))
 	}
 	switch k := kinds[out.Refused]; {
 	case k == registry.LimitClients:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/dspgate/dspgate/authz"
 	"github.com/dspgate/dspgate/authz/redisrecord"
 	"github.com/dspgate/dspgate/control"
 	"github.com/dspgate/dspgate/ratelimit"
@@ -27,7 +28,7 @@ func limitUses(pool *redisshare.Pool, records *redisrecord.Store) control.LimitU
 		}
 		accounts := make([]string, len(limits))
 		for i, l := range limits {
-			accounts[i] = l.ID
+			accounts[i] = authz.AccountOf(l)
 		}
 		refused, err := records.LimitCounts(ctx, now, accounts)
 		if err != nil {
