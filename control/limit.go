@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/dspgate/dspgate/registry"
@@ -143,7 +144,10 @@ func (s *server) putLimit(c *call, l registry.Limit, m registry.Meta, done outco
 	if err == nil {
 		set := limitAnswer{Limit: r.Entry.Value}
 		if w := s.quotaWarning(c, &set.Limit, productOf(c.view, set.Subject)); w != "" {
-			set.Warnings = []string{w}
+			set.Warnings = append(set.Warnings, w)
+		}
+		if from := c.view.Uncovers(&set.Limit); from != nil {
+			set.Warnings = append(set.Warnings, fmt.Sprintf("service, environment, stage: it stands in the place of %s and covers fewer calls; the others are held to neither. Leave them as there, or give this one another name", from.ID))
 		}
 		a.data = record{set, r.Entry.Revision}
 	}

@@ -280,6 +280,29 @@ func TestAQuotaBelowWhatWasUsedIsSetWithAWarning(t *testing.T) {
 	}
 }
 
+func TestALimitThatUncoversCallsIsSetWithAWarning(t *testing.T) {
+	w := retried(newWorld(t))
+	for _, x := range []struct {
+		path, body string
+		warned     bool
+	}{
+		{"tier:standard:daily", `{"kind":"quota","period":"day","amount":900,"environment":"PROD"}`, false},
+		{"tier:standard:each", `{"kind":"rate","amount":9,"per":"client-app"}`, false},
+		{"product:FP-1003:daily", `{"amount":5}`, false},
+		{"product:FP-1003:daily", `{"amount":5,"service":"receipts.get"}`, true},
+		{"product:FP-1003:daily", `{"amount":5,"environment":"EVTE"}`, true},
+		{"product:FP-1003:each", `{"kind":"rate","amount":5,"service":"receipts.get"}`, false},
+		{"client-app:fp-1003-prod:each", `{"amount":5,"service":"receipts.get"}`, true},
+		{"product:FP-1003:other", `{"kind":"rate","amount":5,"service":"receipts.get"}`, false},
+	} {
+		var l struct{ Warnings []string }
+		w.call(operator, "PUT", "/v1/limits/"+x.path, x.body).data(t, http.StatusOK, &l)
+		if (len(l.Warnings) == 1) != x.warned || x.warned && !strings.Contains(l.Warnings[0], "the others are held to neither") {
+			t.Errorf("%s %s: %q", x.path, x.body, l.Warnings)
+		}
+	}
+}
+
 func TestExplainNamesTheLimit(t *testing.T) {
 	w := retried(newWorld(t))
 	if _, err := w.reg.Import(t.Context(), sample.Actor(), sample.Limits(), registry.Meta{Reason: "test"}); err != nil {

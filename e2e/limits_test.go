@@ -228,10 +228,18 @@ func TestQuotasAreExactAcrossSidecars(t *testing.T) {
 			t.Errorf("%d people passed, want %d", len(passed), people)
 		}
 		eventually(t, 10*time.Second, "another person is refused as such", func() bool { return verify(900) == "client-fanout-exhausted" })
-		for tfn := range passed { // who was counted once may come again
-			i, _ := strconv.Atoi(tfn)
-			eventually(t, 10*time.Second, "a person counted comes again", func() bool { return verify(i-100_000_000) == "" })
+		send := func(body string) string {
+			return s.get(t, "POST", "/super/v1/member-verifications", s.token(t, nil), nil, strings.NewReader(body)).code()
+		}
+		for tfn := range passed { // who was counted once may come again, however the number is spelled
+			for _, body := range []string{`{"tfn":"` + tfn + `"}`, `{"tfn":` + tfn + `}`, `{"tfn":"0` + tfn[:3] + " " + tfn[3:6] + "-" + tfn[6:] + `"}`, `{"\u0074fn":"\u200b` + tfn + `"}`} {
+				eventually(t, 10*time.Second, "a person counted comes again: "+body, func() bool { return send(body) == "" })
+			}
 			break
+		}
+		// What one upstream takes for a person and another for nobody is not let through uncounted.
+		for _, body := range []string{`{"TFN":"900000001"}`, `[{"tfn":"900000001"}]`, `{"tfn":["900000001"]}`, `{"tfn":{"value":"900000001"}}`, `{"tfn":9.00000001e8}`} {
+			eventually(t, 10*time.Second, "it is refused as ambiguous: "+body, func() bool { return send(body) == "request-ambiguous" })
 		}
 	})
 }

@@ -209,6 +209,17 @@ func (l *Limit) standsFor(v *View) *Limit {
 	return nil
 }
 
+// Uncovers finds the tier's limit in whose place a limit stands though it covers
+// fewer calls, so that the others are held to neither; nil when there is none.
+func (v *View) Uncovers(l *Limit) *Limit {
+	from := l.standsFor(v)
+	if from == nil || from.Per != l.Subject.Kind && (from.Per != NoKind || l.Subject.Kind != KindProduct) ||
+		(l.Service == "" || l.Service == from.Service) && (l.Environment == NoEnvironment || l.Environment == from.Environment) && (l.Stage == NoStage || l.Stage == from.Stage) {
+		return nil
+	}
+	return from
+}
+
 func checkLimit(v *View, l *Limit) error {
 	if err := checkLimitSubject(v, l); err != nil {
 		return err
