@@ -338,10 +338,11 @@ func (l *Limiter) wanted(a *account) float64 {
 		}
 		return n
 	case Rate:
-		n := s.demand / Micro * ahead.Seconds()
+		span := ahead
 		if s.fleet > a.limit.Total().Rate {
-			n /= 2 // what lies here is refused there
+			span = aheadShort // what lies here is refused there
 		}
+		n := s.demand / Micro * span.Seconds()
 		return (n + 1.5*math.Sqrt(n) + 1) * Micro
 	}
 	n := math.Ceil(s.demand/Micro*aheadQuota.Seconds() + 1)

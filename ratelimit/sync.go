@@ -43,6 +43,7 @@ const (
 	gapMin       = 4 * time.Millisecond   // between two requests
 	wallSlack    = time.Second            // that the wall clock may gain on the other while leases last
 	ahead        = 40 * time.Millisecond  // how much demand a share should hold tokens for
+	aheadShort   = 10 * time.Millisecond  // where more is asked for than the rate
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
 	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
 	chunkOpen    = 8                      // of such a chunk, one in so many is open without use
@@ -55,7 +56,7 @@ const (
 	apart        = 1.25                    // of the average: demand is elsewhere
 	fallingSpan  = 1100 * time.Millisecond // and has been less for so long
 	roomPart     = 0.95                    // of the whole capacity that those who refill hold by their parts
-	roomMissing  = 1.5                     // parts of what is missing from the whole, where all cannot have room
+	roomMissing  = 1.1                     // parts of what is missing from the whole, where all cannot have room
 	roomSlack    = 1.1                     // of that room: what is beyond goes back
 	reservePart  = 0.7                     // of what is left is held by those who spend it, by their parts
 	shortOf      = 0.8                     // of its part of the rate: who holds less is short
