@@ -338,11 +338,11 @@ func (l *Limiter) wanted(a *account) float64 {
 		}
 		return n
 	case Rate:
-		span := ahead
-		if s.fleet > a.limit.Total().Rate {
-			span = aheadShort // what lies here is refused there
+		span := ahead.Seconds()
+		if f, rate := float64(s.fleet), float64(a.limit.Total().Rate); f > rate {
+			span = min(span, f/rate*aheadShort.Seconds()) // what lies here is refused there
 		}
-		n := s.demand / Micro * span.Seconds()
+		n := s.demand / Micro * span
 		return (n + 1.5*math.Sqrt(n) + 1) * Micro
 	}
 	n := math.Ceil(s.demand/Micro*aheadQuota.Seconds() + 1)

@@ -43,7 +43,7 @@ const (
 	gapMin       = 4 * time.Millisecond   // between two requests
 	wallSlack    = time.Second            // that the wall clock may gain on the other while leases last
 	ahead        = 40 * time.Millisecond  // how much demand a share should hold tokens for
-	aheadShort   = 10 * time.Millisecond  // where more is asked for than the rate
+	aheadShort   = 10 * time.Millisecond  // where more is asked for than the rate, by how much it is
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
 	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
 	chunkOpen    = 8                      // of such a chunk, one in so many is open without use
