@@ -244,6 +244,12 @@ func TestProofOfPossession(t *testing.T) {
 			"X-Ssl-Client-Sha256": {hash}, "X-Forwarded-Client-Cert": {"Cert=\"" + escaped + "\""},
 		}, binding},
 		{"D06x", "bound to a DPoP key, and nobody checks those yet", own, m.claim("cnf", map[string]any{"jkt": x5t}), nil, "token-malformed"},
+		// Whatever the proof: its replay, times, algorithm and nonce are nobody's to judge.
+		{"D05", "bound to a DPoP key, with a proof", own, m.claim("cnf", map[string]any{"jkt": x5t}), http.Header{"Dpop": {free}}, "token-malformed"},
+		{"D07", "bound to a DPoP key, with two proofs", plain, m.claim("cnf", map[string]any{"jkt": x5t}), http.Header{"Dpop": {free, free}}, "token-malformed"},
+		{"D09", "bound to a DPoP key, with an unsigned proof", own, m.claim("cnf", map[string]any{"jkt": x5t}), http.Header{"Dpop": {"e30.e30."}}, "token-malformed"},
+		{"D11", "presented as a DPoP token", own, "", http.Header{"Authorization": {"DPoP " + free}, "Dpop": {free}}, "token-missing"},
+		{"D12x", "a proof does not stand in for the certificate", anonymous, bound, http.Header{"Dpop": {free}}, binding},
 	} {
 		t.Run(r.id+" "+r.what, func(t *testing.T) {
 			o := s.watch(t)
