@@ -157,6 +157,14 @@ func (a *account) change(limit *Limit) {
 		} // else what was used beyond a smaller quota is remembered, for when it grows again
 		a.rest = max(a.rest+(is.Cap-was.Cap)-(s.Cap-a.Cap), 0) // the rest is what is not ours
 		a.Share = s
+	case limit.Kind.Calendar():
+		// What a smaller quota lacks may have been used already, by whom only the pool
+		// knows: everybody does without as much, and asks.
+		if less := was.Cap - is.Cap; less > 0 {
+			a.level = max(a.level-float64(less), 0)
+			a.shrink(Share{Cap: min(a.Cap, int64(a.level))})
+		}
+		a.rest = max(a.rest+is.Cap-was.Cap, 0)
 	default:
 		// A smaller limit is smaller at once, everywhere, each share by the same
 		// factor. Of a greater one the pool lends the difference.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -48,6 +49,8 @@ type simWorld struct {
 	figures  []figures // by version, from 1
 	rates    map[string]*strictBucket
 	quotas   map[string]int
+	settled  int            // of figures, those that everybody knows
+	used     map[string]int // of quotas, when everybody knew them
 	inUse    int
 	subjects map[string]map[[16]byte]bool
 	passed   int
@@ -368,7 +371,8 @@ func (w *simWorld) admit(n *simNode, q *rl.Query, limits []*rl.Limit) {
 				b.level = 0
 			}
 		case rl.QuotaDay:
-			most, key := w.quotaMax(), l.ID+" "+period
+			key := l.ID + " " + period
+			most := max(w.quotaMax(), int64(w.used[key]))
 			if l.ID != "quota" {
 				most = coldDay
 			}
@@ -393,7 +397,7 @@ func (w *simWorld) admit(n *simNode, q *rl.Query, limits []*rl.Limit) {
 }
 
 func (w *simWorld) quotaMax() (most int64) {
-	for _, f := range w.figures {
+	for _, f := range w.figures[w.settled:] {
 		most = max(most, f.quota)
 	}
 	return most
@@ -609,6 +613,7 @@ func (w *simWorld) change(rng *rand.Rand) {
 	b.advance(time.Since(w.start))
 	b.rate, b.burst = f.rate, float64(f.burst)
 	b.level = min(b.level, b.burst)
+	w.settled, w.used = len(w.figures)-1, maps.Clone(w.quotas)
 	w.mu.Unlock()
 }
 
