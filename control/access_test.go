@@ -59,6 +59,8 @@ var bodies = map[string]string{
 	"confirm-entity-changes": `{}`,
 	"answer-entity-review":   `{"note":"x"}`,
 	"cancel-entity":          `{"reason":"x"}`,
+	"add-product":            `{"name":"x","scenario":4}`,
+	"open-test":              `{"product_id":"none"}`,
 	"accept-terms":           `{"terms_version":"none","name":"x"}`,
 	"propose-edition":        `{"of":"catalogue","catalogue":"x"}`,
 	"publish-edition":        `{}`,

@@ -44,6 +44,8 @@ func (s *server) caseworkRoutes() []route {
 		reg("confirm-changes", "confirm-entity-changes", "Put the changes that were told into the register.", with(s, s.confirmChange)).by(registrar).optionally(),
 		reg("answer-review", "answer-entity-review", "Say that what is registered is still so.", with(s, s.answerReview)).by(own),
 		reg("accept-terms", "accept-terms", "Accept the terms in force, which a new version asks for.", with(s, s.acceptTerms)).by(own),
+		post("/v1/registrations/{abn}/products", "add-product", "Enter another product of a registered entity, as a Draft with its test environments open.", with(s, s.addProduct)).gives(registry.Product{}).by(own).creating().matching(),
+		reg("test-environments", "open-test", "Open the test environments of a product that was entered without: a client app in each, and the services there.", with(s, s.openTest)).by(own),
 		reg("cancel", "cancel-entity", "End an entity, and all that is under it, for good; done when a second registrar says so too.", with(s, s.cancelEntity)).by(registrar),
 
 		get("/v1/certifications", "list-certifications", "Certifications that were begun, by Product ID.", s.listCertifications).listsPlain(certificationView{}).filters("owner").missing(),
@@ -321,6 +323,47 @@ func (s *server) recordCheck(c *call, in *checkOutcomeBody) (answer, error) {
 func (s *server) admitEntity(c *call, in *reasonBody) (answer, error) {
 	return s.entityCommand(c, in.Reason, func(ctx context.Context, d *casework.Desk, abn registry.ABN, m registry.Meta) (registry.Outcome, error) {
 		return d.Admit(ctx, c.actor, abn, m)
+	})
+}
+
+type addProductBody struct {
+	Name     string         `json:"name" minLength:"1" maxLength:"200"`
+	Scenario uint8          `json:"scenario" minimum:"1" maximum:"6" doc:"How it reaches its users; by the role matrix the entity must self-certify in it."`
+	Chain    []registry.ABN `json:"chain,omitempty" maxItems:"16" doc:"Further entities that deliver it."`
+	Reason   string         `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+}
+
+func (s *server) addProduct(c *call, in *addProductBody) (answer, error) {
+	var id string
+	_, err := s.entityCommand(c, in.Reason, func(ctx context.Context, d *casework.Desk, abn registry.ABN, m registry.Meta) (o registry.Outcome, err error) {
+		o, err = d.AddProduct(ctx, c.actor, abn, casework.ProductForm{Name: in.Name, Scenario: in.Scenario, Chain: in.Chain}, m)
+		if id = o.ID; o.View != nil {
+			c.view = o.View
+		}
+		return o, err
+	})
+	var committed *committedError
+	if err != nil && !errors.As(err, &committed) {
+		return answer{}, err
+	}
+	value, rev, ok := c.view.Entry(registry.KindProduct, id)
+	if !ok {
+		return answer{}, errors.Join(err, notFound(registry.KindProduct, id))
+	}
+	if committed != nil {
+		return answer{}, &committedError{record{value, rev}, committed.err}
+	}
+	return answer{outcome: created, data: record{value, rev}, rev: rev}, nil
+}
+
+type openTestBody struct {
+	Product string `json:"product_id" minLength:"1" maxLength:"64"`
+	Reason  string `json:"reason,omitempty" maxLength:"500" doc:"Why; kept in the log."`
+}
+
+func (s *server) openTest(c *call, in *openTestBody) (answer, error) {
+	return s.entityCommand(c, in.Reason, func(ctx context.Context, d *casework.Desk, abn registry.ABN, m registry.Meta) (registry.Outcome, error) {
+		return d.OpenTest(ctx, c.actor, abn, in.Product, m)
 	})
 }
 

@@ -274,6 +274,10 @@ func registrationMachine(t *testing.T, w *world) *machine {
 			e := *t.View().Entity(sample.Ironbark)
 			e.Name, e.State = form.Name, registry.EntityDraft
 			_ = e.State.UnmarshalText([]byte(state)) // one of the words themselves
+			late := registry.Product{ID: "FP-1902", Name: "Entered without test environments", Owner: sample.Ironbark}
+			if err := t.PutProduct(late); err != nil {
+				return err
+			}
 			return t.PutEntity(e)
 		})
 	}
@@ -281,6 +285,7 @@ func registrationMachine(t *testing.T, w *world) *machine {
 		return map[string]string{
 			"apply": `{"abn":"` + m.id + `","form":` + walkedForm + `}`, "revise": `{"form":` + walkedForm + `}`,
 			"submit": `{"terms_version":"2026.1","name":"Ira"}`, "accept-terms": `{"terms_version":"2026.1","name":"Ira"}`,
+			"add-product": `{"name":"Second","scenario":1}`, "open-test": `{"product_id":"FP-1902"}`,
 			"ask": `{"question":"Who?"}`, "reply": `{"answer":"We."}`, "record-check": `{"check":"tax-obligations","outcome":"pass","source":"seen"}`,
 			"reject": `{"trigger":"purpose-or-intent"}`, "tell-change": `{"note":"moved"}`, "answer-review": `{"note":"as before"}`, "cancel": `{"reason":"because"}`,
 			"withdraw": `{}`, "admit": `{}`, "confirm-change": `{}`,

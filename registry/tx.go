@@ -28,6 +28,9 @@ func (t *Tx) Casebook() (*Casebook, error) {
 // Keep answers that everything is as commanded already, since a revision.
 func (t *Tx) Keep(id string, since Revision) { t.id, t.found = id, since }
 
+// Answer makes the Outcome's ID that of something else than was written last.
+func (t *Tx) Answer(id string) { t.id = id }
+
 // PutEntity writes an entity, checked.
 func (t *Tx) PutEntity(e Entity) error {
 	if err := checkEntity(&e); err != nil {
@@ -83,7 +86,7 @@ func (t *Tx) caseSum(sum CaseSum) CaseSum {
 
 // Outcome is what a command of casework did.
 type Outcome struct {
-	// ID is of the record or case written last, or kept.
+	// ID is of the record or case written last, or kept; see Tx.Answer.
 	ID string
 	// Revision is the one to Await.
 	Revision Revision

@@ -114,6 +114,21 @@ func registrationCmds(g *globals) []*cobra.Command {
 		do("accept-terms", "Accept the terms in force, which a new version asks for", "accept-terms",
 			field{flag: "terms", member: "terms_version", kind: text, usage: "the version accepted", needed: true},
 			field{flag: "by", member: "name", kind: text, usage: "who accepts and declares", needed: true}, reasonField),
+		writeCmd(g, write{
+			use: "add-product ABN", short: "Enter another product of a registered entity, with its test environments", as: "developer", names: []string{"ABN"}, method: http.MethodPost,
+			fields: []field{
+				{flag: "name", member: "name", kind: text, usage: "name of the product", needed: true},
+				{flag: "scenario", member: "scenario", kind: number, usage: "deployment scenario, 1 to 6", needed: true},
+				{flag: "chain", member: "chain", kind: list, usage: "ABN of a further entity that delivers it; may be repeated"}, reasonField,
+			},
+			path: func(args []string) string { return client.Path("registrations", args[0], "products") },
+		}),
+		writeCmd(g, write{
+			use: "open-test ABN PRODUCT", short: "Open the test environments of a product that was entered without", as: "developer", names: []string{"ABN", "PRODUCT"}, method: http.MethodPost,
+			fields: []field{reasonField},
+			path:   func(args []string) string { return client.Path("registrations", args[0], "test-environments") },
+			fixed:  func(args []string) map[string]any { return map[string]any{"product_id": args[1]} },
+		}),
 		confirming(g, do("cancel", "End an entity, and all that is under it, for good (a second registrar says so too)", "cancel", why)),
 	}
 }

@@ -179,6 +179,8 @@ func (c *console) routes() {
 	mine("GET /console/decisions", (*visit).decisions)
 	mine("GET /console/decisions/{id}", (*visit).decision)
 	mine("GET /console/own", (*visit).own)
+	mine("POST /console/own/products", (*visit).addProduct)
+	mine("POST /console/own/products/{id}/test", (*visit).openTest)
 	mine("GET /console/people", (*visit).people)
 	mine("POST /console/people", (*visit).invite)
 	mine("POST /console/people/{id}/remove", (*visit).removePerson)

@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dspgate/dspgate/registry"
 )
@@ -105,26 +106,33 @@ type explanation struct {
 }
 
 type me struct {
-	Name        string   `json:"name"`
-	Permissions []string `json:"permissions"`
-	Entity      *entity  `json:"entity"`
-	Products    []struct {
-		ID            string                  `json:"id"`
-		Name          string                  `json:"name"`
-		Owner         registry.ABN            `json:"owner"`
-		Standing      string                  `json:"standing"`
-		Detail        string                  `json:"detail"`
-		Certification registry.Certification  `json:"certification"`
-		Suspension    *suspension             `json:"suspension"`
-		Versions      []meVersion             `json:"versions"`
-		Entitlements  []registry.Entitlement  `json:"entitlements"`
-		Subscriptions []registry.Subscription `json:"subscriptions"`
-		Limits        []limit                 `json:"limits"`
-		LimitsNote    string                  `json:"limits_note"`
-	} `json:"products"`
-	Signals []watchSignal `json:"last_signals"`
-	Denials []decision    `json:"last_denials"`
-	Note    string        `json:"last_denials_note"`
+	Name        string        `json:"name"`
+	Permissions []string      `json:"permissions"`
+	Entity      *entity       `json:"entity"`
+	Products    []meProduct   `json:"products"`
+	Signals     []watchSignal `json:"last_signals"`
+	Denials     []decision    `json:"last_denials"`
+	Note        string        `json:"last_denials_note"`
+}
+
+type meProduct struct {
+	ID            string                  `json:"id"`
+	Name          string                  `json:"name"`
+	Owner         registry.ABN            `json:"owner"`
+	Standing      string                  `json:"standing"`
+	Detail        string                  `json:"detail"`
+	Certification registry.Certification  `json:"certification"`
+	Suspension    *suspension             `json:"suspension"`
+	Versions      []meVersion             `json:"versions"`
+	Entitlements  []registry.Entitlement  `json:"entitlements"`
+	Subscriptions []registry.Subscription `json:"subscriptions"`
+	Limits        []limit                 `json:"limits"`
+	LimitsNote    string                  `json:"limits_note"`
+}
+
+// Untested: nothing may be tried with it in the test environment yet.
+func (p meProduct) Untested() bool {
+	return p.Certification.State != registry.CertDelisted && !slices.ContainsFunc(p.Entitlements, func(e registry.Entitlement) bool { return e.Environment == registry.EVTE })
 }
 
 type meVersion struct {

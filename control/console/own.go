@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dspgate/dspgate/registry"
@@ -19,8 +20,50 @@ type refusals struct {
 	Products []string
 }
 
-func (v *visit) own() error {
-	p := ownPage{frame: v.frame("Your products")}
+// productForm is another product as it is typed in.
+type productForm struct {
+	Name, Chain string
+	Scenario    uint8
+}
+
+func (v *visit) own() error { return v.showOwn(http.StatusOK, ownPage{}) }
+
+// addProduct enters another product of the entity that the person acts for.
+func (v *visit) addProduct() error {
+	p := ownPage{Form: productForm{Name: v.form("name"), Chain: v.form("chain")}}
+	n, _ := strconv.ParseUint(v.form("scenario"), 10, 8) // 0 is refused as none
+	p.Form.Scenario = uint8(n)
+	chain := strings.FieldsFunc(p.Form.Chain, func(c rune) bool { return c == ',' || c == ';' })
+	for i := range chain {
+		chain[i] = strings.TrimSpace(chain[i])
+	}
+	var made product
+	body := map[string]any{"name": p.Form.Name, "scenario": p.Form.Scenario, "chain": chain}
+	err := v.send(http.MethodPost, api("registrations", v.person.Actor.Entity.String(), "products"), body, &made)
+	if err == nil {
+		return v.redirect(local("products", made.ID))
+	}
+	fields := map[string]string{"/name": "name", "/scenario": "scenario", "/chain": "chain"}
+	for i := range chain {
+		fields["/chain/"+strconv.Itoa(i)] = "chain"
+	}
+	if p.Problem = problemOf(err, fields); p.Problem == nil {
+		return err
+	}
+	return v.showOwn(http.StatusUnprocessableEntity, p)
+}
+
+// openTest opens the test environments of a product that was entered without.
+func (v *visit) openTest() error {
+	err := v.send(http.MethodPost, api("registrations", v.person.Actor.Entity.String(), "test-environments"), map[string]any{"product_id": v.r.PathValue("id")}, nil)
+	if err != nil {
+		return err
+	}
+	return v.redirect(local("products", v.r.PathValue("id")))
+}
+
+func (v *visit) showOwn(status int, p ownPage) error {
+	p.frame = v.frame("Your products")
 	if _, err := v.get(&p.Me, "/v1/me"); err != nil {
 		return err
 	}
@@ -31,7 +74,16 @@ func (v *visit) own() error {
 		}
 		p.Refused = refusedBy(codes, p.Me.Denials)
 	}
-	return v.show(200, "own", p)
+	if e := p.Me.Entity; e != nil && e.State == registry.EntityRegistered {
+		var matrix struct {
+			Rows []scenario `json:"rows"`
+		}
+		if _, err := v.get(&matrix, "/v1/role-matrix"); err != nil && !isMissing(err) {
+			return err
+		}
+		p.Scenarios, p.MayAdd = matrix.Rows, len(matrix.Rows) > 0
+	}
+	return v.show(status, "own", p)
 }
 
 // refusedBy puts refused calls together by their codes, in the order in which

@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,39 @@ import (
 	"github.com/dspgate/dspgate/ratelimit"
 	"github.com/dspgate/dspgate/registry"
 )
+
+// TestADeveloperEntersAnotherProduct: with its test environments, as the role matrix
+// lets it, and for nobody else; one that was entered without them gets them.
+func TestADeveloperEntersAnotherProduct(t *testing.T) {
+	w := controltest.New(t)
+	dev := w.Browser(wattlebird)
+	wants(t, dev, "/console/own", 200, "Another product")
+	status, body := dev.Send("/console/own/products", url.Values{"name": {"Wattlebird Till"}, "scenario": {"2"}})
+	if status != 200 || heading(body) != "Wattlebird Till" || !strings.Contains(body, "-evte") || !strings.Contains(body, "-sandbox") {
+		t.Fatalf("%d %q", status, heading(body))
+	}
+	status, body = dev.Send("/console/own/products", url.Values{"name": {"Wattlebird Bakery"}, "scenario": {"4"}}) // in-house, which it is not
+	if status != 422 || !strings.Contains(body, "Not done") || !strings.Contains(body, "Wattlebird Bakery") || !strings.Contains(body, `href="#scenario"`) {
+		t.Errorf("%d %q", status, heading(body))
+	}
+	p := registry.Product{ID: "FP-7001", Name: "Late", Owner: 65000000101, Scenario: 2}
+	if _, err := w.Register.CreateProduct(t.Context(), registry.Actor{Name: registrar, Permissions: registry.PermRegistrar}, p, registry.Meta{}); err != nil {
+		t.Fatal(err)
+	}
+	controltest.Eventually(t, "the product entered without is offered its test environments", func() bool {
+		_, body := dev.Read("/console/own")
+		return strings.Contains(body, "/console/own/products/FP-7001/test")
+	})
+	if status, body := dev.Send("/console/own/products/FP-7001/test", url.Values{}); status != 200 || !strings.Contains(body, "fp-7001-evte") {
+		t.Errorf("%d %q", status, heading(body))
+	}
+	if _, body := dev.Read("/console/own"); strings.Contains(body, "/console/own/products/FP-7001/test") {
+		t.Error("it is offered again")
+	}
+	if status, _ := dev.Send("/console/own/products/FP-1003/test", url.Values{}); status < 400 {
+		t.Errorf("another's: %d", status)
+	}
+}
 
 // TestOwnPageSaysHowItStandsAndWhatToDo: limits with what is left, refused calls
 // by their codes with the remedy, and nothing but the developer's own.

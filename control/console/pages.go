@@ -111,8 +111,12 @@ type decisionPage struct {
 
 type ownPage struct {
 	frame
-	Me      me
-	Refused []refusals // the last, by their codes
+	Me        me
+	Refused   []refusals // the last, by their codes
+	MayAdd    bool       // another product
+	Form      productForm
+	Scenarios []scenario
+	Problem   *problem
 }
 
 type peoplePage struct {

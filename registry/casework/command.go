@@ -26,6 +26,8 @@ const (
 	ConfirmChange   Command = "registration.confirm-change"
 	AnswerReview    Command = "registration.answer-review"
 	AcceptTerms     Command = "registration.accept-terms"
+	AddProduct      Command = "registration.add-product"
+	OpenTest        Command = "registration.open-test"
 	CancelEntity    Command = "registration.cancel"
 	checkAnswered   Command = "registration.check-answered"
 	checkerDown     Command = "registration.checker-down"
@@ -101,6 +103,8 @@ func registrationRules() []rule[registry.EntityState] {
 		{ConfirmChange, states{registered}, registrar, false},
 		{AnswerReview, states{registered}, registrar, true},
 		{AcceptTerms, states{submitted, checking, registered}, registrar, true},
+		{AddProduct, states{registered}, registrar, true},
+		{OpenTest, states{registered}, registrar, true},
 		{CancelEntity, states{draft, submitted, checking, registered, registry.EntityRejected, registry.EntityLapsed}, registrar, false},
 	}
 }

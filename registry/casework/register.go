@@ -54,28 +54,31 @@ func fresh(e *registry.Entity) *registry.Case[Registration] {
 
 // change plans a command on a registration there is.
 func (d *Desk) change(ctx context.Context, a registry.Actor, cmd Command, abn registry.ABN, m registry.Meta, edit func(t *registry.Tx, r *Registration, e *registry.Entity) error) (registry.Outcome, error) {
-	return d.do(ctx, a, cmd, m.Reason, func(t *registry.Tx) error {
-		c, e, err := registrationOf(t, abn)
-		if err == nil && !MaySee(a, &c.Body) {
-			err = fmt.Errorf("%w: registration %s", registry.ErrNotFound, abn)
-		}
-		if err != nil {
-			return err
-		}
-		if err := may(registrationRules(), a, cmd, "registration", e.State, owns(a, abn, &c.Body)); err != nil {
-			return err
-		}
-		if m.IfMatch != 0 && m.IfMatch != c.Revision {
-			return fmt.Errorf("%w: it has revision %d now", registry.ErrPrecondition, c.Revision)
-		}
-		from := e.State
-		r := c.Body
-		r.Checks = slices.Clone(r.Checks)
-		if err := edit(t, &r, &e); err != nil {
-			return err
-		}
-		return put(t, r, e, cmd, from, m.Reason)
-	})
+	return d.do(ctx, a, cmd, m.Reason, func(t *registry.Tx) error { return changeIn(t, a, cmd, abn, m, edit) })
+}
+
+// changeIn is change within a command.
+func changeIn(t *registry.Tx, a registry.Actor, cmd Command, abn registry.ABN, m registry.Meta, edit func(t *registry.Tx, r *Registration, e *registry.Entity) error) error {
+	c, e, err := registrationOf(t, abn)
+	if err == nil && !MaySee(a, &c.Body) {
+		err = fmt.Errorf("%w: registration %s", registry.ErrNotFound, abn)
+	}
+	if err != nil {
+		return err
+	}
+	if err := may(registrationRules(), a, cmd, "registration", e.State, owns(a, abn, &c.Body)); err != nil {
+		return err
+	}
+	if m.IfMatch != 0 && m.IfMatch != c.Revision {
+		return fmt.Errorf("%w: it has revision %d now", registry.ErrPrecondition, c.Revision)
+	}
+	from := e.State
+	r := c.Body
+	r.Checks = slices.Clone(r.Checks)
+	if err := edit(t, &r, &e); err != nil {
+		return err
+	}
+	return put(t, r, e, cmd, from, m.Reason)
 }
 
 // put writes a case and its entity.
@@ -359,22 +362,8 @@ func (d *Desk) openTest(t *registry.Tx, r *Registration) error {
 	if err != nil {
 		return err
 	}
-	p := registry.Product{ID: id, Name: r.Form.Product.Name, Owner: r.ABN, Chain: r.Form.Product.Chain, Scenario: r.Form.Product.Scenario, OwnABNOnly: r.Form.Product.Scenario == 4}
-	for _, s := range t.View().Services() {
-		for _, env := range []registry.Environment{registry.Sandbox, registry.EVTE} {
-			p.Entitlements = append(p.Entitlements, registry.Entitlement{Service: s.ID, Environment: env})
-		}
-	}
-	if err := t.PutProduct(p); err != nil {
-		return err
-	}
 	r.Product = id
-	for env, suffix := range map[registry.Environment]string{registry.Sandbox: "-sandbox", registry.EVTE: "-evte"} {
-		if err := t.PutClientApp(registry.ClientApp{ClientID: strings.ToLower(id) + suffix, ProductID: id, Environment: env}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return openTests(t, registry.Product{ID: id, Name: r.Form.Product.Name, Owner: r.ABN, Chain: r.Form.Product.Chain, Scenario: r.Form.Product.Scenario, OwnABNOnly: r.Form.Product.Scenario == 4})
 }
 
 // Reject ends an application. Registrar. The trigger is told to the applicant;
