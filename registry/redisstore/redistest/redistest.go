@@ -51,16 +51,37 @@ func Binary(t testing.TB) string {
 // on the command line, such as "--maxmemory", "2mb".
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, Dir: t.TempDir(), args: args}
+	s := &Server{t: t, Dir: tempDir(t), args: args}
 	s.start()
 	return s
+}
+
+// tempDir is a directory that goes with the test. testing's own does not wait for
+// a child of Redis that was killed a moment ago, and writes until it notices.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "redistest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if err = os.RemoveAll(dir); err == nil || time.Now().After(deadline) {
+				break
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // StartSentinel starts a Sentinel that watches a primary under a name, and
 // alone decides that it is down.
 func StartSentinel(t testing.TB, name string, primary *Server) *Server {
 	t.Helper()
-	s := &Server{t: t, Dir: t.TempDir(), whole: true}
+	s := &Server{t: t, Dir: tempDir(t), whole: true}
 	conf := fmt.Sprintf("bind 127.0.0.1\ndir %s\nsentinel monitor %s 127.0.0.1 %d 1\nsentinel down-after-milliseconds %s 300\nsentinel failover-timeout %s 2000\n",
 		s.Dir, name, primary.Port, name, name)
 	if err := os.WriteFile(s.Dir+"/sentinel.conf", []byte(conf), 0o600); err != nil {
@@ -128,7 +149,7 @@ func (s *Server) run() error {
 	defer func() { _ = out.Close() }() // the process has its own
 	cmd := exec.Command(Binary(s.t), args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -197,7 +218,7 @@ func (s *Server) Kill() {
 	if s.cmd == nil {
 		return
 	}
-	_ = s.cmd.Process.Kill() // it may have ended by itself
+	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // with the child that rewrites its file; it may have ended by itself
 	<-s.ended
 	s.cmd = nil
 }
