@@ -43,7 +43,7 @@ const (
 	gapMin       = 4 * time.Millisecond   // between two requests
 	wallSlack    = time.Second            // that the wall clock may gain on the other while leases last
 	ahead        = 40 * time.Millisecond  // how much demand a share should hold tokens for
-	aheadShort   = 10 * time.Millisecond  // where more is asked for than the rate, by how much it is
+	aheadShort   = 7 * time.Millisecond   // where more is asked for than the rate, by how much it is
 	aheadQuota   = 4 * time.Second        // the same of calendar quotas, which outlast an outage
 	chunkPart    = 100                    // of what is left of a calendar quota, all sidecars may keep one in so many
 	chunkOpen    = 8                      // of such a chunk, one in so many is open without use
@@ -66,7 +66,7 @@ const (
 	risingSpan   = 500 * time.Millisecond  // or more for so long
 	rateLot      = 0.1                     // of its part of the rate: what is worth giving back
 	lotTime      = 20 * time.Millisecond   // of the whole rate: what is worth giving back of tokens
-	lotShort     = 3 * time.Millisecond    // of what is asked for, where that is more than the rate, by how much it is
+	lotShort     = 2500 * time.Microsecond // of what is asked for, where that is more than the rate, by how much it is
 	lotPart      = 50                      // and of the whole capacity, one in so many
 	crowded      = 0.35                    // of the whole rate, asked for: those who are quiet are called at once
 	crowdMin     = 100 * Micro             // for the sake of smaller rates nobody is
