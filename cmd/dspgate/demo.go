@@ -571,7 +571,7 @@ dspgate demo is ready.
 
 Try, in another terminal:
   # 1  a whitelisted product is let through, and the upstream sees who it is
-  curl -s %s %s/lodgments/v1/receipts/R-1
+  curl -s %s %s/agents/v1/clients
   # 2  no token: 401
   curl -s %s/lodgments/v1/receipts/R-1
   # 3  a genuine token of a product whose certification ran out yesterday: 403
@@ -581,7 +581,7 @@ Try, in another terminal:
   # 5  the public register, without any sign-in
   curl -s %s/v1/register
 
-Stop a product everywhere, then let it go on:
+Stop a product everywhere (# 1 is 403 then; receipts stay available), then let it go on:
   %[15]s suspend product FP-1003 --reason "credential found on a paste site" --wait --dir %[16]s
   %[15]s lift product FP-1003 --reason "credential replaced" --as operator2 --dir %[16]s
 Ctrl-C ends everything.
