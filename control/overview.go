@@ -164,8 +164,11 @@ func (o *overview) incidents() error {
 		}
 		end, duty, _ := strings.Cut(value, " ")
 		r := runsOut{Kind: "incident", ID: id, What: cmp.Or(x.Body.Title, id), Duty: duty}
+		if err := r.Due.UnmarshalText([]byte(end)); err != nil {
+			return err
+		}
 		o.Runs = append(o.Runs, r)
-		return o.Runs[len(o.Runs)-1].Due.UnmarshalText([]byte(end))
+		return nil
 	})
 	o.Incidents = f
 	if o.policyDesk != nil {

@@ -237,13 +237,13 @@ func (l *Limiter) credit(a *account, it *Item, r *ItemReply, at *instant) {
 	}
 	more := Share{Rate: r.Held.Rate - it.Held.Rate, Cap: r.Held.Cap - it.Held.Cap + s.over}
 	granted := r.Granted
-	if is, was := a.limit.Total(), r.Total; r.Version < a.limit.Version && more.Rate >= 0 && more.Cap >= 0 {
-		// Lent by figures that are no longer so.
+	is, was := a.limit.Total(), r.Total
+	switch outdated := r.Version < a.limit.Version && more.Rate >= 0 && more.Cap >= 0; {
+	case outdated && a.limit.Kind.Calendar() && is.Cap < was.Cap:
+		more, granted, s.changed = Share{}, 0, true // it may be used already
+	case outdated: // lent by figures that are no longer so
 		more = Share{Rate: part64(more.Rate, is.Rate, was.Rate), Cap: part64(more.Cap, is.Cap, was.Cap)}
 		granted = part64(granted, is.Cap, was.Cap)
-		if a.limit.Kind.Calendar() && is.Cap < was.Cap {
-			more, granted, s.changed = Share{}, 0, true // it may be used already
-		}
 	}
 	if at.elapsed < l.lease.Load().heldUntil || more.Rate < 0 || more.Cap < 0 {
 		a.Rate, a.Cap = max(a.Rate+more.Rate, 0), max(a.Cap+more.Cap, 0)

@@ -117,7 +117,8 @@ type Reply struct {
 	Tenure uint64
 	// Parts and Index say which standing part the sidecar holds: none while Parts
 	// is 0. Spent: whoever held it before may have spent from it, of calendar quotas
-	// from that of periods that began by SpentUntil, in Unix seconds.
+	// from that of periods that began by SpentUntil, in Unix seconds; told, as Hot is,
+	// while the Request's Parts is 0.
 	Parts, Index int
 	Spent        bool
 	SpentUntil   int64

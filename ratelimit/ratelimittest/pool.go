@@ -232,11 +232,11 @@ func (p *Pool) grant(tenure uint64, reqParts int, rep *rl.Reply) {
 		slices.SortFunc(rep.Hot, func(a, b rl.HotLimit) int {
 			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Period, b.Period))
 		})
+		if d, spent := p.dirty[s.index]; spent && p.Plant != FullSpentParts {
+			rep.Spent, rep.SpentUntil = true, d.until
+		}
 	}
 	rep.Parts, rep.Index = p.parts, s.index
-	if d, spent := p.dirty[s.index]; spent && p.Plant != FullSpentParts {
-		rep.Spent, rep.SpentUntil = true, d.until
-	}
 }
 
 // drop ends a tenure. Who did not say what it spent may have spent all of its

@@ -50,9 +50,12 @@ local function everybody()
   end
   return seats, dead
 end
-local function bury(index, d)
+local function place(index)
   local _, graves = everybody()
-  graves[index] = d
+  return graves[index] or {low = 0, till = 0, over = 0, tenure = '0'}
+end
+local function bury(index, d)
+  dead[index] = d
   redis.call('HSET', fleet, 'd' .. int(index), int(d.low) .. ' ' .. int(d.till) .. ' ' .. int(d.over) .. ' ' .. d.tenure)
 end
 local function bit(b) if b then return '1' end return '0' end
@@ -64,8 +67,7 @@ end
 -- standing parts.
 local function drop(t, s, said)
   if not said and s.granted then
-    local _, graves = everybody()
-    local d = graves[s.index] or {low = 0, till = 0}
+    local d = place(s.index)
     if d.low == 0 or s.low < d.low then d.low = s.low end
     d.tenure, d.over, d.till = t, 0, max(d.till, s.till)
     bury(s.index, d)
@@ -108,8 +110,7 @@ local function grant(t, s, knows)
       -- Its part is what the others made theirs smaller by.
       for o, other in pairs(everybody()) do
         if o ~= t and other.granted and not other.whole then
-          local _, graves = everybody()
-          local d = graves[s.index] or {low = 0, till = 0, over = 0, tenure = '0'}
+          local d = place(s.index)
           d.till = max(d.till, other.till)
           bury(s.index, d)
         end
@@ -119,10 +120,10 @@ local function grant(t, s, knows)
   end
   if knows == 0 then -- it does not know yet that it has a part: the answer may have got lost
     reply[5] = redis.call('SMEMBERS', hot)
+    local d = redis.call('HGET', fleet, 'd' .. int(s.index))
+    if d then reply[4], reply[11] = 1, grave(d).till end
   end
-  local d = redis.call('HGET', fleet, 'd' .. int(s.index))
   reply[2], reply[3] = parts, s.index
-  if d then reply[4], reply[11] = 1, grave(d).till end
 end
 
 local function join()
@@ -142,7 +143,7 @@ local function join()
     parts = 0
     redis.call('HSET', fleet, 'm', '0')
     local _, graves = everybody()
-    local first, any = graves[0] or {low = 0, till = 0, over = 0, tenure = '0'}, false
+    local first, any = place(0), false
     for _, d in pairs(graves) do
       first.till, any = max(first.till, d.till), true
     end
