@@ -2,6 +2,7 @@ package ratelimit_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -22,6 +23,7 @@ type crew struct {
 	wires   []*wire
 	stops   []context.CancelFunc
 	walls   []*atomic.Int64 // how far each one's clock is off, in nanoseconds
+	subject uint64          // of the last request
 	running sync.WaitGroup
 }
 
@@ -73,12 +75,16 @@ func (c *crew) end() {
 	c.running.Wait()
 }
 
-// spend makes requests a millisecond apart and counts those that pass.
+// spend makes requests a millisecond apart, each of a subject of its own, and counts
+// those that pass.
 func (c *crew) spend(i, n int, limit *rl.Limit) (passed int) {
 	var out rl.Outcome
 	for range n {
 		time.Sleep(time.Millisecond)
-		if c.nodes[i].Spend(&rl.Query{Elapsed: c.elapsed(), Now: c.now(i)}, []*rl.Limit{limit}, &out) {
+		c.subject++
+		q := rl.Query{Elapsed: c.elapsed(), Now: c.now(i)}
+		binary.BigEndian.PutUint64(q.Subject[:], c.subject)
+		if c.nodes[i].Spend(&q, []*rl.Limit{limit}, &out) {
 			passed++
 		}
 	}

@@ -1,48 +1,29 @@
 package ratelimit_test
 
 import (
-	"context"
-	"encoding/binary"
-	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	rl "github.com/dspgate/dspgate/ratelimit"
-	"github.com/dspgate/dspgate/ratelimit/ratelimittest"
 )
 
-// pair is two sidecars on one pool, whose wall clocks can be set.
+// pair is two sidecars on one pool that share a limit.
 type pair struct {
-	began   time.Time
-	wall    [2]atomic.Int64 // how far each is off, in nanoseconds
-	up      *gate           // shut while the pool is away
-	nodes   [2]*rl.Limiter
-	limits  [2]*rl.Limit
-	subject uint64
+	*crew
+	limits [2]*rl.Limit
 }
 
 // inPairs runs f with two sidecars that share a limit. The second one joins when
 // that is in use already, or not.
 func inPairs(t *testing.T, kind rl.Kind, amount int64, inUse bool, f func(p *pair)) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pair{began: time.Now(), up: &gate{}}
-		pool := ratelimittest.NewPool()
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		defer running.Wait()
-		defer cancel()
-		for i, name := range []string{"first", "second"} {
+		p := &pair{crew: startCrew(t, 0)}
+		defer p.end()
+		for i := range p.limits {
 			p.limits[i] = &rl.Limit{ID: "day", Version: 1, Kind: kind, Amount: amount}
-			l, err := rl.New(rl.Options{ID: name, Pool: &wire{pool: pool, up: p.up, rng: rand.New(rand.NewPCG(uint64(i), 4))}, Elapsed: p.elapsed, Now: func() time.Time { return p.now(i) }})
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.nodes[i] = l
-			running.Go(func() { _ = l.Run(ctx) })
-			for !l.Ready() {
+			p.begin(t, i, false)
+			for !p.nodes[i].Ready() {
 				time.Sleep(time.Millisecond)
 			}
 			if inUse {
@@ -53,27 +34,8 @@ func inPairs(t *testing.T, kind rl.Kind, amount int64, inUse bool, f func(p *pai
 	})
 }
 
-func (p *pair) elapsed() time.Duration { return time.Since(p.began) + time.Hour }
-
-func (p *pair) now(i int) time.Time {
-	return time.Now().Add(time.Duration(p.wall[i].Load()))
-}
-
-// spend makes n requests a millisecond apart, each of a subject of its own,
-// and counts those that pass.
-func (p *pair) spend(i, n int) (passed int) {
-	var out rl.Outcome
-	for range n {
-		p.subject++
-		q := rl.Query{Elapsed: p.elapsed(), Now: p.now(i)}
-		binary.BigEndian.PutUint64(q.Subject[:], p.subject)
-		if p.nodes[i].Spend(&q, []*rl.Limit{p.limits[i]}, &out) {
-			passed++
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return passed
-}
+// spend makes n requests of one sidecar and counts those that pass.
+func (p *pair) spend(i, n int) (passed int) { return p.crew.spend(i, n, p.limits[i]) }
 
 // A sidecar that joined when a limit was in use spends of a day's quota, has its
 // clock set ahead into the next day, drops the account of the day that nobody uses there, and
@@ -87,12 +49,12 @@ func TestADayDroppedWhileTheClockWasAheadStaysSpent(t *testing.T) {
 				time.Sleep(24*time.Hour - 40*time.Second)
 				passed := 2 + p.spend(1, 1500)
 				time.Sleep(1500 * time.Millisecond)
-				p.wall[1].Store(int64(time.Minute))
+				p.walls[1].Store(int64(time.Minute))
 				time.Sleep(3 * time.Second)
 				if n := p.nodes[1].Len(); n != 0 {
 					t.Fatalf("%d accounts are kept of a day that nobody uses: nothing is tried", n)
 				}
-				p.wall[1].Store(0)
+				p.walls[1].Store(0)
 				for range 20 {
 					passed += p.spend(1, 200) + p.spend(0, 200)
 				}
@@ -113,16 +75,19 @@ func TestAStandingPartSpentBeforeAJumpIsNotLentAgain(t *testing.T) {
 		t.Run(kind.String(), func(t *testing.T) {
 			const amount = 10
 			inPairs(t, kind, amount, false, func(p *pair) {
-				p.up.stop()
+				p.wires[0].up.stop()
+				p.wires[1].up.stop()
 				time.Sleep(2 * time.Second) // it only asks whether the pool is there
 				passed := p.spend(0, 1)
-				p.wall[0].Store(int64(24 * time.Hour))
+				p.walls[0].Store(int64(24 * time.Hour))
 				p.spend(0, 1)
-				p.wall[0].Store(0)
-				p.up.resume()
+				p.walls[0].Store(0)
 				if passed != 1 {
 					t.Fatal("there is no standing part: nothing is tried")
 				}
+				p.wires[0].up.resume()
+				passed += p.spend(0, 200) // so that the pool hears of it from the one that does not know
+				p.wires[1].up.resume()
 				for range 100 {
 					time.Sleep(200 * time.Millisecond)
 					passed += p.spend(0, 5) + p.spend(1, 5)
