@@ -227,6 +227,13 @@ func (c *Client) Me(ctx context.Context) (Answer[Me], error) {
 // Overview is what is wrong now, what runs out next, and what waits for the agency's
 // people; figures that are not for who asks are nil.
 type Overview struct {
+	OverviewFigures
+	Suspensions SuspensionFigures `json:"suspensions"`
+	Sidecars    *SidecarFigures   `json:"sidecars"`
+}
+
+// OverviewFigures are those of its figures that come without examples.
+type OverviewFigures struct {
 	At        registry.Time `json:"at"`
 	Incidents *struct {
 		Open    int `json:"open"`
@@ -236,16 +243,6 @@ type Overview struct {
 	Alarms *struct {
 		Open int `json:"open"`
 	} `json:"alarms"`
-	Suspensions struct {
-		InForce int `json:"in_force"`
-		Ending  int `json:"ending_within_a_day"`
-	} `json:"suspensions"`
-	Sidecars *struct {
-		AsOf   registry.Time `json:"as_of"`
-		Stale  bool          `json:"stale"`
-		Total  int           `json:"total"`
-		Behind int           `json:"behind"`
-	} `json:"sidecars"`
 	Applications *struct {
 		Waiting int `json:"waiting"`
 		Late    int `json:"late"`
@@ -257,13 +254,28 @@ type Overview struct {
 	} `json:"assessments"`
 	Products int `json:"products"`
 	Runs     []struct {
-		Kind string        `json:"kind"`
-		ID   string        `json:"id"`
-		What string        `json:"what"`
-		Duty string        `json:"duty"`
-		Due  registry.Time `json:"due_at"`
+		Kind         string        `json:"kind"`
+		ID           string        `json:"id"`
+		What         string        `json:"what"`
+		Duty         string        `json:"duty"`
+		Due          registry.Time `json:"due_at"`
+		Verification string        `json:"verification_id"`
 	} `json:"runs_out_next"`
 	Later int `json:"runs_out_later"`
+}
+
+// SuspensionFigures count the suspensions in force.
+type SuspensionFigures struct {
+	InForce int `json:"in_force"`
+	Ending  int `json:"ending_within_a_day"`
+}
+
+// SidecarFigures count the sidecars as they were at AsOf.
+type SidecarFigures struct {
+	AsOf   registry.Time `json:"as_of"`
+	Stale  bool          `json:"stale"`
+	Total  int           `json:"total"`
+	Behind int           `json:"behind"`
 }
 
 // Overview reads the overview of the agency's people.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/dspgate/dspgate/control/client"
 	"github.com/dspgate/dspgate/registry"
 	"github.com/dspgate/dspgate/registry/incident"
 )
@@ -42,45 +43,15 @@ type running struct {
 
 // overview is what the API tells of it.
 type overview struct {
-	Incidents *struct {
-		Open    int `json:"open"`
-		Overdue int `json:"overdue"`
-		Unowned int `json:"unowned"`
-	} `json:"incidents"`
-	Alarms *struct {
-		Open int `json:"open"`
-	} `json:"alarms"`
+	client.OverviewFigures
 	Suspensions struct {
-		InForce int          `json:"in_force"`
-		Ending  int          `json:"ending_within_a_day"`
-		Latest  []suspension `json:"latest"`
+		client.SuspensionFigures
+		Latest []suspension `json:"latest"`
 	} `json:"suspensions"`
 	Sidecars *struct {
-		AsOf   registry.Time `json:"as_of"`
-		Stale  bool          `json:"stale"`
-		Total  int           `json:"total"`
-		Behind int           `json:"behind"`
-		Named  []sidecar     `json:"named"`
+		client.SidecarFigures
+		Named []sidecar `json:"named"`
 	} `json:"sidecars"`
-	Applications *struct {
-		Waiting int `json:"waiting"`
-		Late    int `json:"late"`
-	} `json:"applications"`
-	Assessments *struct {
-		Waiting  int `json:"waiting"`
-		Late     int `json:"late"`
-		Answered int `json:"findings_answered"`
-	} `json:"assessments"`
-	Products int `json:"products"`
-	Runs     []struct {
-		Kind         string        `json:"kind"`
-		ID           string        `json:"id"`
-		What         string        `json:"what"`
-		Duty         string        `json:"duty"`
-		Due          registry.Time `json:"due_at"`
-		Verification string        `json:"verification_id"`
-	} `json:"runs_out_next"`
-	Later int `json:"runs_out_later"`
 }
 
 func (v *visit) dashboard() error {
